@@ -1,0 +1,1 @@
+"""Headrace beside its peers: one command, ``python3 -m benchmarks``."""
