@@ -1,0 +1,123 @@
+"""Channel layers: one event, many consumers.
+
+``get_channel_layer()`` gives the layer that ``CHANNEL_LAYERS`` in Django's settings
+configures; without that setting, the in-memory layer.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from ..exceptions import ChannelFull, InvalidChannelLayerError
+from .base import BaseChannelLayer, Sink
+from .memory import InMemoryChannelLayer
+
+__all__ = [
+    "DEFAULT_CHANNEL_LAYER",
+    "BaseChannelLayer",
+    "ChannelFull",
+    "ChannelLayerManager",
+    "InMemoryChannelLayer",
+    "InvalidChannelLayerError",
+    "Sink",
+    "channel_layers",
+    "get_channel_layer",
+]
+
+DEFAULT_CHANNEL_LAYER = "default"
+_DEFAULT_CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    DEFAULT_CHANNEL_LAYER: {"BACKEND": "headrace.layers.InMemoryChannelLayer"}
+}
+
+
+class ChannelLayerManager:
+    """The channel layers of ``CHANNEL_LAYERS``, each built when it is first asked for."""
+
+    def __init__(self) -> None:
+        self.backends: dict[str, BaseChannelLayer] = {}
+        setting_changed.connect(self._reset_backends)
+
+    @property
+    def configs(self) -> Mapping[str, Mapping[str, Any]]:
+        """``CHANNEL_LAYERS``; where it is unset, an in-memory layer as the default."""
+        configs: Mapping[str, Mapping[str, Any]] | None = getattr(settings, "CHANNEL_LAYERS", None)
+        return _DEFAULT_CONFIGS if configs is None else configs
+
+    def make_backend(self, name: str) -> BaseChannelLayer:
+        """Build the layer from its ``CONFIG``."""
+        return self._make_backend(name, self._config(name).get("CONFIG", {}))
+
+    def make_test_backend(self, name: str) -> BaseChannelLayer:
+        """Build the layer from its ``TEST_CONFIG``; InvalidChannelLayerError without one."""
+        try:
+            config = self._config(name)["TEST_CONFIG"]
+        except KeyError:
+            raise InvalidChannelLayerError(
+                f"CHANNEL_LAYERS[{name!r}] has no TEST_CONFIG: add one, or use CONFIG"
+            ) from None
+        return self._make_backend(name, config)
+
+    def set(self, key: str, layer: BaseChannelLayer | None) -> BaseChannelLayer | None:
+        """Put another layer under the alias (None: build it anew); return the old one."""
+        old = self.backends.pop(key, None)
+        if layer is not None:
+            self.backends[key] = layer
+        return old
+
+    def __getitem__(self, key: str) -> BaseChannelLayer:
+        if key not in self.backends:
+            self.backends[key] = self.make_backend(key)
+        return self.backends[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.configs
+
+    def _config(self, name: str) -> Mapping[str, Any]:
+        try:
+            return self.configs[name]
+        except KeyError:
+            raise InvalidChannelLayerError(
+                f"CHANNEL_LAYERS has no layer {name!r}: it has {sorted(self.configs) or 'none'}"
+            ) from None
+
+    def _make_backend(self, name: str, config: Mapping[str, Any]) -> BaseChannelLayer:
+        try:
+            path = self._config(name)["BACKEND"]
+        except KeyError:
+            raise InvalidChannelLayerError(
+                f"CHANNEL_LAYERS[{name!r}] has no BACKEND: name the layer's class, "
+                "for instance 'headrace.layers.InMemoryChannelLayer'"
+            ) from None
+        try:
+            backend_class = import_string(path)
+        except ImportError as error:
+            raise InvalidChannelLayerError(
+                f"CHANNEL_LAYERS[{name!r}]: BACKEND {path!r} can't be imported: {error}"
+            ) from error
+        try:
+            backend: BaseChannelLayer = backend_class(**config)
+        except TypeError as error:
+            raise InvalidChannelLayerError(
+                f"CHANNEL_LAYERS[{name!r}]: CONFIG does not fit {path}: {error}"
+            ) from error
+        return backend
+
+    def _reset_backends(self, setting: str, **_: object) -> None:
+        if setting == "CHANNEL_LAYERS":
+            self.backends = {}
+
+
+def get_channel_layer(alias: str = DEFAULT_CHANNEL_LAYER) -> BaseChannelLayer | None:
+    """Return the channel layer of this alias, or None if it is not configured."""
+    try:
+        return channel_layers[alias]
+    except InvalidChannelLayerError:
+        if alias in channel_layers:
+            raise
+        return None
+
+
+channel_layers = ChannelLayerManager()

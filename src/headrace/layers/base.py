@@ -1,0 +1,220 @@
+"""The contract of a channel layer: names, capacities, and what a channel delivers to.
+
+Rules of this file:
+
+- A *channel* is the mailbox of one consumer, a *group* a named set of channels.
+- A channel whose name has a ``!`` is local to the process that opened it.
+- A layer delivers in one of two ways: whoever calls ``receive()`` pulls, or a ``Sink``
+  that was given to ``attach()`` is pushed to. A channel has one of the two, never both.
+"""
+
+import asyncio
+import fnmatch
+import logging
+import re
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, Literal, Protocol, TypeAlias
+
+from ..exceptions import ChannelFull
+
+__all__ = ["BaseChannelLayer", "Capacities", "Event", "Frames", "Sink", "is_client_event"]
+
+#: What travels through a layer: a dictionary of plain values with a ``type``.
+Event: TypeAlias = dict[str, Any]
+#: The encodings of one client-bound event, by the wire format of the connection.
+Frames: TypeAlias = dict[Hashable, bytes]
+#: Per-channel capacities: name, glob or compiled pattern -> number of messages.
+Capacities: TypeAlias = Mapping[str | re.Pattern[str], int]
+
+logger = logging.getLogger("headrace.layers")
+
+_CLIENT_EVENTS = frozenset({"websocket.send", "websocket.close"})
+
+
+def is_client_event(event: Mapping[str, Any]) -> bool:
+    """Tell whether the event is an ASGI event for the client, which needs no handler."""
+    return event.get("type") in _CLIENT_EVENTS
+
+
+class Sink(Protocol):
+    """What a process-local channel delivers to.
+
+    Both methods are called on the event loop's thread, return at once, and never raise for
+    a full or closed sink: ``False`` says that the event was not taken.
+    """
+
+    def put(self, event: Event, /) -> bool:
+        """Take an event for the consumer's handler. The event belongs to the sink from now on."""
+        ...
+
+    def transmit(self, event: Event, frames: Frames, /) -> bool:
+        """Take an ASGI event for the client.
+
+        The event is shared between all members of a group and must not be changed.
+        ``frames`` lives as long as one broadcast: the first member of each wire format
+        leaves its encoding there for the others.
+        """
+        ...
+
+
+class BaseChannelLayer:
+    """The base of every channel layer, ours or a third party's.
+
+    A subclass implements the asynchronous methods; names, capacities and the default
+    of ``attach()`` (a task that pulls) come from here.
+
+    Args:
+        expiry: Seconds after which an undelivered message may be forgotten.
+        capacity: Messages that one channel holds before it is full.
+        channel_capacity: Other capacities for some channels, by name, glob or compiled
+            pattern; the first that matches counts.
+    """
+
+    MAX_NAME_LENGTH = 100
+    extensions: Iterable[str] = ()
+
+    _CHANNEL_NAME = re.compile(r"[a-zA-Z0-9._-]+(![a-zA-Z0-9._-]*)?", re.ASCII)
+    _GROUP_NAME = re.compile(r"[a-zA-Z0-9._-]+", re.ASCII)
+
+    def __init__(
+        self,
+        expiry: float = 60,
+        capacity: int = 100,
+        channel_capacity: Capacities | None = None,
+    ) -> None:
+        self.expiry = expiry
+        self.capacity = capacity
+        self.channel_capacity = self.compile_capacities(channel_capacity or {})
+        self._pulls: dict[str, asyncio.Task[None]] = {}
+
+    # Capacities
+
+    def compile_capacities(self, channel_capacity: Capacities) -> list[tuple[re.Pattern[str], int]]:
+        """Turn names and globs into patterns, in their order."""
+        return [
+            (re.compile(fnmatch.translate(name)) if isinstance(name, str) else name, capacity)
+            for name, capacity in channel_capacity.items()
+        ]
+
+    def get_capacity(self, channel: str) -> int:
+        """Return how many messages the channel holds."""
+        for pattern, capacity in self.channel_capacity:
+            if pattern.match(channel):
+                return capacity
+        return self.capacity
+
+    # Names
+
+    def valid_channel_name(self, name: object, receive: bool = False) -> Literal[True]:
+        """Return True for a legal channel name, or raise TypeError that says what is legal.
+
+        With ``receive``, a process-local name has to end with its ``!``.
+        """
+        if not self._is_name(name, self._CHANNEL_NAME):
+            raise TypeError(self._name_error("channel", name))
+        if receive and isinstance(name, str) and "!" in name and not name.endswith("!"):
+            raise TypeError(
+                f"a process-local channel is received up to and including its '!', not {name!r}"
+            )
+        return True
+
+    def valid_group_name(self, name: object) -> Literal[True]:
+        """Return True for a legal group name, or raise TypeError that says what is legal."""
+        if not self._is_name(name, self._GROUP_NAME):
+            raise TypeError(self._name_error("group", name))
+        return True
+
+    def valid_channel_names(self, names: Iterable[object], receive: bool = False) -> Literal[True]:
+        """Check each of the names as ``valid_channel_name`` does."""
+        for name in names:
+            self.valid_channel_name(name, receive)
+        return True
+
+    def require_valid_channel_name(self, name: object, receive: bool = False) -> None:
+        """Raise TypeError unless this is a legal channel name."""
+        self.valid_channel_name(name, receive)
+
+    def require_valid_group_name(self, name: object) -> None:
+        """Raise TypeError unless this is a legal group name."""
+        self.valid_group_name(name)
+
+    def non_local_name(self, name: str) -> str:
+        """Return the name up to and including its ``!``; a name without one as it is."""
+        prefix, mark, _ = name.partition("!")
+        return prefix + mark
+
+    def _is_name(self, name: object, pattern: re.Pattern[str]) -> bool:
+        return (
+            isinstance(name, str)
+            and len(name) < self.MAX_NAME_LENGTH
+            and pattern.fullmatch(name) is not None
+        )
+
+    def _name_error(self, kind: str, name: object) -> str:
+        return (
+            f"a {kind} name is a str of 1 to {self.MAX_NAME_LENGTH - 1} ASCII letters, digits, "
+            f"hyphens, underscores or periods, not {name!r:.120}"
+        )
+
+    # What a subclass implements
+
+    async def send(self, channel: str, message: Event) -> None:
+        """Send the message to one channel; ChannelFull when it has no room."""
+        raise NotImplementedError
+
+    async def receive(self, channel: str) -> Event:
+        """Wait for the channel's next message; first in, first out for one reader."""
+        raise NotImplementedError
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """Return the name of a new channel, local to this process."""
+        raise NotImplementedError
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """Put the channel into the group; once however often it is called."""
+        raise NotImplementedError
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """Take the channel out of the group; nothing happens if it was not there."""
+        raise NotImplementedError
+
+    async def group_send(self, group: str, message: Event) -> None:
+        """Send the message to every channel of the group; a full one does not raise."""
+        raise NotImplementedError
+
+    async def flush(self) -> None:
+        """Forget every channel, group and message."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Let go of what the layer holds (connections, tasks)."""
+
+    # Push delivery
+
+    def attach(self, channel: str, sink: Sink) -> None:
+        """Push the channel's messages to the sink from now on.
+
+        A layer that knows how to push overrides this. The default starts a task that
+        pulls with ``receive()`` and hands over, so that any layer works.
+        """
+        self._pulls[channel] = asyncio.get_running_loop().create_task(
+            self._pull(channel, sink), name=f"headrace pull {channel}"
+        )
+
+    def detach(self, channel: str) -> None:
+        """Stop pushing, and forget the channel with all its memberships."""
+        if pull := self._pulls.pop(channel, None):
+            pull.cancel()
+
+    async def _pull(self, channel: str, sink: Sink) -> None:
+        while True:
+            event = await self.receive(channel)
+            taken = sink.transmit(event, {}) if is_client_event(event) else sink.put(event)
+            if not taken:
+                logger.warning("channel %s is full or closed: a message was dropped", channel)
+
+    def _full(self, channel: str) -> ChannelFull:
+        return ChannelFull(
+            f"channel {channel} is full: it holds {self.get_capacity(channel)} messages that its "
+            "consumer has not handled; raise capacity in CHANNEL_LAYERS or send less"
+        )
