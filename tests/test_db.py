@@ -1,0 +1,230 @@
+import asyncio
+import contextvars
+import threading
+
+import pytest
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, sync_to_async
+from django.contrib.auth.models import User
+from django.db import connection, connections
+
+from headrace import db
+from headrace.db import (
+    DatabaseSyncToAsync,
+    aclose_old_connections,
+    cleanup_due,
+    database_sync_to_async,
+    track_database_use,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+async def clean_slate():
+    await aclose_old_connections()
+    yield
+    await aclose_old_connections()
+
+
+@pytest.fixture
+async def file_database(tmp_path):
+    """A database whose connections really close, in the ORM's own thread."""
+
+    def use(path):
+        connection.close()
+        before = dict(connection.settings_dict)
+        connection.settings_dict.update(NAME=path, CONN_MAX_AGE=0)
+        return before
+
+    def restore(before):
+        connection.close()
+        connection.settings_dict.update(before)
+
+    before = await sync_to_async(use)(str(tmp_path / "db.sqlite3"))
+    yield
+    await sync_to_async(restore)(before)
+
+
+def count_users():
+    return User.objects.count()
+
+
+def ask():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        return cursor.fetchone()
+
+
+def is_open():
+    return connection.connection is not None
+
+
+def set_max_age(seconds):
+    connection.settings_dict["CONN_MAX_AGE"] = seconds
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """The threads that closed old connections, in order."""
+    seen = []
+    monkeypatch.setattr(db, "close_old_connections", lambda: seen.append(threading.get_ident()))
+    return seen
+
+
+async def test_a_function_runs_in_a_thread_and_returns_its_result():
+    assert await database_sync_to_async(count_users)() == 0
+    assert await database_sync_to_async(threading.get_ident)() != threading.get_ident()
+
+
+async def test_it_is_a_decorator_with_and_without_arguments():
+    @database_sync_to_async
+    def plain(number):
+        """Double."""
+        return number * 2
+
+    @database_sync_to_async(thread_sensitive=False)
+    def elsewhere():
+        return threading.get_ident()
+
+    class Repository:
+        @database_sync_to_async
+        def owner(self):
+            return self
+
+    repository = Repository()
+    assert isinstance(plain, DatabaseSyncToAsync)
+    assert issubclass(DatabaseSyncToAsync, SyncToAsync)
+    assert plain.__doc__ == "Double."
+    assert await plain(2) == 4
+    assert await elsewhere() != await sync_to_async(threading.get_ident)()
+    assert await repository.owner() is repository
+
+
+async def test_connections_are_closed_before_and_after_in_the_thread_of_the_call(threads):
+    def work():
+        assert threads == [threading.get_ident()]
+        return threading.get_ident()
+
+    thread = await database_sync_to_async(work)()
+    assert threads == [thread, thread]
+
+
+async def test_connections_are_closed_after_a_call_that_raises(threads):
+    def fail():
+        raise LookupError("no such thing")
+
+    with pytest.raises(LookupError):
+        await database_sync_to_async(fail)()
+    assert len(threads) == 2
+
+
+async def test_a_call_leaves_no_connection_past_its_age_and_nothing_to_do(file_database):
+    assert await database_sync_to_async(ask)() == (1,)
+    assert not await sync_to_async(is_open)()
+    assert not cleanup_due()
+
+
+async def test_a_call_inside_a_call_does_not_end_the_outer_ones_promise(file_database):
+    def outer():
+        async_to_sync(database_sync_to_async(ask))()
+        return ask()
+
+    assert await database_sync_to_async(outer)() == (1,)
+    assert not cleanup_due()
+    assert not await sync_to_async(is_open)()
+
+
+async def test_nothing_is_due_until_the_database_is_used():
+    assert not cleanup_due()
+
+
+async def test_a_query_awaited_in_place_is_noticed_and_cleaned_up(file_database):
+    assert await sync_to_async(ask)() == (1,)
+    assert await sync_to_async(is_open)()
+    assert cleanup_due()
+    await aclose_old_connections()
+    assert not cleanup_due()
+    assert not await sync_to_async(is_open)()
+    await sync_to_async(ask)()
+    assert cleanup_due(), "the mark is set again by the next query"
+
+
+async def test_the_asynchronous_orm_is_noticed():
+    assert await User.objects.acount() == 0
+    assert cleanup_due()
+
+
+async def test_another_context_is_not_bothered():
+    await User.objects.acount()
+    await aclose_old_connections()
+
+    async def neighbour():
+        await User.objects.acount()
+        return cleanup_due()
+
+    assert await asyncio.create_task(neighbour())
+    assert not cleanup_due()
+
+
+async def test_child_tasks_share_the_mark_when_asked_to():
+    track_database_use()
+    await asyncio.gather(User.objects.acount(), User.objects.acount())
+    assert cleanup_due()
+    await aclose_old_connections()
+    assert not cleanup_due()
+
+
+async def test_a_connection_is_watched_once(file_database):
+    await sync_to_async(ask)()
+    await aclose_old_connections()
+    await sync_to_async(ask)()
+
+    def watchers():
+        return connection.execute_wrappers.count(db._mark_use)
+
+    assert await sync_to_async(watchers)() == 1
+
+
+async def test_a_kept_connection_falls_due_when_it_is_past_its_age(file_database, monkeypatch):
+    await sync_to_async(set_max_age)(60)
+    await sync_to_async(ask)()
+    await aclose_old_connections()
+    assert await sync_to_async(is_open)(), "young enough to be kept"
+    assert not cleanup_due()
+
+    later = db.time.monotonic() + 61
+    monkeypatch.setattr(db.time, "monotonic", lambda: later)
+    assert cleanup_due()
+    await aclose_old_connections()
+    assert not await sync_to_async(is_open)()
+    assert not cleanup_due()
+
+
+async def test_a_connection_without_an_age_never_falls_due(file_database, monkeypatch):
+    await sync_to_async(set_max_age)(None)
+    await sync_to_async(ask)()
+    await aclose_old_connections()
+    monkeypatch.setattr(db.time, "monotonic", lambda: float(10**9))
+    assert not cleanup_due()
+
+
+async def test_a_connection_that_can_not_close_does_not_fall_due_for_ever():
+    # An in-memory SQLite database stays open whatever its age.
+    await User.objects.acount()
+    await aclose_old_connections()
+    assert await sync_to_async(is_open)()
+    assert not cleanup_due()
+
+
+async def test_connections_of_a_thread_sensitive_context_are_its_own(file_database):
+    async with ThreadSensitiveContext():
+        await sync_to_async(ask)()
+        await aclose_old_connections()
+        assert not await sync_to_async(is_open)()
+    assert not cleanup_due()
+
+
+async def test_a_fresh_context_knows_of_no_use():
+    await User.objects.acount()
+    assert contextvars.Context().run(cleanup_due) is False
+    assert connections["default"] is not None
