@@ -1,0 +1,849 @@
+"""The server's side of an HTTP/1.1 (or 1.0) connection, sans-IO: bytes in, events and bytes out.
+
+The laws of this engine:
+
+- One request at a time. After ``RequestCompleted`` nothing of the next request is parsed until the
+  response is complete; then ``receive(b"", now)`` goes on (and starts the keep-alive clock). While
+  ``has_unread`` is true the caller stops reading from the socket, so that what the engine keeps is
+  bounded by the limits and one read.
+- The events depend on the bytes, never on how the network cut them: a request that must be refused
+  is refused at the first byte that says so, by the same status and sentence, however it arrives.
+- A refused request gets a complete answer in the output (unless one has begun), and the end:
+  ``RequestFailed`` is the last event of a connection.
+- The head of a response leaves with its first body part, so that a response in one part needs no
+  chunks and an application that fails before it can still be answered by ``refuse``.
+- A response that begins before the request was read to its end closes the connection, unless the
+  rest of the body has already arrived: then it is skipped.
+- When ``state`` is CLOSED and the output is flushed, the caller closes the connection (and had
+  better read on for a moment, so that a reset doesn't overtake the answer: RFC 9112 §9.6).
+- Time is a number of seconds passed in. A deadline in the past says: call ``timeout(now)`` at once.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from headrace.exceptions import HandshakeError, LocalProtocolError
+from headrace.protocols._http1_grammar import (
+    FORBIDDEN_BYTE,
+    Field,
+    RequestLine,
+    encode_fields,
+    explain_byte,
+    is_plain,
+    list_members,
+    outgoing_name,
+    parse_head,
+    parse_request_line,
+    parse_trailers,
+    status_line,
+)
+
+__all__ = [
+    "BodyReceived",
+    "Event",
+    "Http1Engine",
+    "Http1Limits",
+    "RequestCompleted",
+    "RequestFailed",
+    "RequestReceived",
+    "State",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Http1Limits:
+    """What one connection may take; the defaults suit the public internet.
+
+    A body must keep two paces: something of it arrives every ``body_idle_s``, and on the whole it
+    is there ``body_grace_s`` plus one second for every ``body_rate_bytes`` after it began.
+    """
+
+    request_line_bytes: int = 8192
+    field_bytes: int = 16384
+    header_bytes: int = 65536
+    header_count: int = 100
+    body_bytes: int | None = None
+    chunk_line_bytes: int = 1024
+    chunk_extension_bytes: int = 16384
+    trailer_bytes: int = 8192
+    head_s: float = 10.0
+    body_idle_s: float = 30.0
+    body_grace_s: float = 30.0
+    body_rate_bytes: int = 500
+    keep_alive_s: float = 20.0
+
+
+DEFAULT_LIMITS = Http1Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReceived:
+    """The head of a request.
+
+    ``path`` is decoded as ASGI wants it, ``raw_path`` and ``query_string`` are as sent. ``headers``
+    have lower-case names, in order, duplicates kept. ``upgrade`` is the Upgrade field in lower case
+    where Connection names it; to ignore it is as good as to follow it (RFC 9110 §7.8).
+    """
+
+    method: str
+    target: bytes
+    path: str
+    raw_path: bytes
+    query_string: bytes
+    http_version: str
+    headers: list[Field]
+    keep_alive: bool
+    upgrade: bytes | None
+    expect_continue: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BodyReceived:
+    """A part of the request's body, as much as was there."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCompleted:
+    """The end of the request, with the trailers of a chunked body."""
+
+    trailers: tuple[Field, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailed:
+    """The request can't be served; the answer, where one may be sent, is already in the output."""
+
+    status: int
+    reason: str
+
+
+Event = RequestReceived | BodyReceived | RequestCompleted | RequestFailed
+
+_COMPLETED = RequestCompleted()
+
+
+class State(Enum):
+    """What the engine expects from the client."""
+
+    IDLE = auto()  # a request; nothing of it is there
+    HEAD = auto()  # the rest of a head
+    BODY = auto()  # the rest of a body
+    READ = auto()  # nothing: the request is complete, the response is not
+    SWITCHED = auto()  # nothing: the connection speaks another protocol
+    CLOSED = auto()  # nothing more, ever
+
+
+# Who may follow whom; a missing entry is a mistake in this file.
+_TRANSITIONS: dict[State, frozenset[State]] = {
+    State.IDLE: frozenset({State.HEAD, State.CLOSED}),
+    State.HEAD: frozenset({State.BODY, State.CLOSED}),
+    State.BODY: frozenset({State.READ, State.CLOSED}),
+    State.READ: frozenset({State.IDLE, State.SWITCHED, State.CLOSED}),
+    State.SWITCHED: frozenset({State.CLOSED}),
+    State.CLOSED: frozenset(),
+}
+
+
+class _Delimiter(Enum):
+    """What tells the client where the body of the response ends."""
+
+    NOTHING = auto()  # its length, or the end of the connection
+    CHUNKS = auto()
+
+
+class _Part(Enum):
+    """Where in a body the engine stands."""
+
+    SIZED = auto()  # in a body whose length was given
+    CHUNK_LINE = auto()
+    CHUNK_DATA = auto()
+    CHUNK_END = auto()
+    TRAILERS = auto()
+    END = auto()
+
+
+class _Reply(Enum):
+    """What the engine expects from the application."""
+
+    NONE = auto()  # nothing: there is no request
+    HEAD = auto()  # the head of a response
+    HELD = auto()  # the first part of a body; the head waits for it
+    BODY = auto()
+    TRAILERS = auto()
+
+
+# RFC 9112 §7.1: the size, extensions, CRLF. Sixteen digits are 64 bits.
+_match_chunk_line = re.compile(
+    rb"([0-9A-Fa-f]{1,16})"
+    rb"((?:[ \t]*+;[ \t]*+[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+    rb"(?:[ \t]*+=[ \t]*+(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+    rb"|\"(?:[\t !#-\[\]-~\x80-\xff]++|\\[\t -~\x80-\xff])*+\"))?+)*+)\r\n"
+).match
+
+_EMPTY = frozenset((204, 205))  # RFC 9110 §15.3.5 and §15.3.6: no content, and no way to add it
+_PERSISTENCE = frozenset((b"close", b"keep-alive"))
+_FRAMING = frozenset((b"connection", b"content-length", b"transfer-encoding"))
+
+
+class Http1Engine:
+    """One connection, from its first byte to its last.
+
+    ``default_headers`` (names in lower case) are added to a response that has none of that name;
+    the sequence is read anew for each response, so all connections may share a list in which the
+    caller keeps ``date`` current.
+    """
+
+    __slots__ = (
+        "_at",
+        "_blank_seen",
+        "_block",
+        "_buffer",
+        "_clock",
+        "_connection",
+        "_default_headers",
+        "_delimiter",
+        "_eof",
+        "_extension_bytes",
+        "_keep_alive",
+        "_left",
+        "_length",
+        "_limits",
+        "_line",
+        "_line_bytes",
+        "_output",
+        "_part",
+        "_paused",
+        "_progress",
+        "_received",
+        "_reply",
+        "_scanned",
+        "_sent",
+        "_status",
+        "_trailers",
+        "_trailers_follow",
+        "_wants_continue",
+        "has_unread",
+        "must_close",
+        "state",
+    )
+
+    def __init__(
+        self,
+        limits: Http1Limits = DEFAULT_LIMITS,
+        *,
+        now: float,
+        default_headers: Sequence[Field] = (),
+    ) -> None:
+        self._limits = limits
+        self._default_headers = default_headers
+        #: What the engine waits for; the caller closes the connection when it is CLOSED.
+        self.state = State.IDLE
+        #: Bytes wait in the engine that ``receive(b"", now)`` can use, now or after the response.
+        self.has_unread = False
+        #: The connection ends with the response under way.
+        self.must_close = False
+        self._buffer: bytes | bytearray = b""
+        self._at = 0  # where the element begins that is read next
+        self._scanned = 0  # how far _find has looked for its end
+        self._blank_seen = False
+        self._eof = False
+        self._output: list[bytes] = []
+        self._clock: float | None = now  # when the present state began; None: at the next call
+        self._paused = False
+        self._forget_request()
+
+    def _forget_request(self) -> None:
+        self._line: RequestLine | None = None
+        self._line_bytes = b""
+        self._keep_alive = True
+        self._wants_continue = False
+        self._part = _Part.SIZED
+        self._left = 0
+        self._received = 0
+        self._progress = 0.0
+        self._extension_bytes = 0
+        self._trailers: list[Field] = []
+        self._reply = _Reply.NONE
+        self._status = 0
+        self._block = b""
+        self._length: int | None = None
+        self._sent = 0
+        self._connection: list[bytes] = []
+        self._delimiter = _Delimiter.NOTHING
+        self._trailers_follow = False
+
+    # --- what the client sends ------------------------------------------------------------------
+
+    def receive(self, data: bytes, now: float, *, max_events: int = 64) -> list[Event]:
+        """Take bytes from the connection and give what they mean.
+
+        Stops after ``max_events`` or at the end of a request and keeps the rest, which
+        ``has_unread`` says; ``receive(b"", now)`` goes on.
+        """
+        events: list[Event] = []
+        state = self.state
+        if state is State.CLOSED:
+            return events
+        if state is State.SWITCHED:
+            raise LocalProtocolError("cannot receive: the connection speaks another protocol")
+        if data:
+            if self._buffer:
+                if type(self._buffer) is bytes:
+                    self._buffer = bytearray(self._buffer)
+                self._buffer += data
+            else:
+                self._buffer = data if type(data) is bytes else bytes(data)
+        if self._clock is None:
+            self._clock = self._progress = now
+        starved = False
+        try:
+            while len(events) < max_events and not starved:
+                state = self.state
+                if state is State.BODY:
+                    starved = not self._read_body(now, events)
+                elif state is State.IDLE or state is State.HEAD:
+                    starved = not self._read_head(now, events)
+                else:
+                    break
+            if starved and self._eof:
+                self._read_end()
+        except HandshakeError as error:
+            events.append(self._fail(error.status, str(error)))
+        self._compact()
+        if self.state is State.READ:
+            self.has_unread = self._at < len(self._buffer)
+        elif self.state is not State.CLOSED:
+            self.has_unread = not starved
+        return events
+
+    def receive_eof(self, now: float) -> list[Event]:
+        """Take note that the client sends no more.
+
+        A request that is complete is still answered, and the connection ends after it.
+        """
+        self._eof = True
+        if self.has_unread or self.state is State.CLOSED or self.state is State.SWITCHED:
+            return []  # the bytes before the end come first
+        return self.receive(b"", now)
+
+    def _read_end(self) -> None:
+        """Meet the end of the stream where more of a request was wanted."""
+        if self.state is State.IDLE:
+            self._close()
+        else:
+            where = "head" if self.state is State.HEAD else "body"
+            raise HandshakeError(f"the connection ended inside the {where} of the request")
+
+    def _compact(self) -> None:
+        """Drop what was read: at once when it is all, else when it is worth a copy of the rest."""
+        if self._at >= len(self._buffer):
+            self._buffer = b""
+        elif self._at * 2 >= len(self._buffer):
+            self._buffer = self._buffer[self._at :]
+        else:
+            return
+        self._scanned = max(0, self._scanned - self._at)
+        self._at = 0
+
+    def _find(self, end: bytes, limit_bytes: int, status: int, what: str) -> int:
+        """Give the index of what ends the element at hand, or -1 when it isn't there yet.
+
+        Raises HandshakeError for the first forbidden byte in it, or for its length, whichever
+        comes first in the stream; every byte is looked at once.
+        """
+        buffer, at = self._buffer, self._at
+        begin = max(at, self._scanned - len(end) + 1)
+        last = at + limit_bytes
+        index = buffer.find(end, begin, last + len(end))
+        stop = index + len(end) if index >= 0 else min(len(buffer), last)
+        begin = max(at, self._scanned - 1)
+        region = bytes(buffer[begin:stop])
+        if not is_plain(region, lines=region.count(b"\r\n")):
+            match = FORBIDDEN_BYTE.search(buffer, begin, stop)
+            if match is not None:
+                raise HandshakeError(explain_byte(match[0][0]))
+        if index < 0 and len(buffer) >= last + len(end):
+            raise HandshakeError(f"{what} is longer than {limit_bytes} bytes", status=status)
+        self._scanned = 0 if index >= 0 else len(buffer)
+        return index
+
+    def _read_head(self, now: float, events: list[Event]) -> bool:
+        limits = self._limits
+        if self.state is State.IDLE:
+            if not self._begin_head():
+                return False
+            self._move(State.HEAD)
+            self._clock = now
+        if self._line is None:
+            end = self._find(b"\r\n", limits.request_line_bytes, 414, "the request line")
+            if end < 0:
+                return False
+            self._line_bytes = bytes(self._buffer[self._at : end])
+            self._line = parse_request_line(self._line_bytes)
+            self._at = end
+        end = self._find(b"\r\n\r\n", limits.header_bytes, 431, "the header section")
+        if end < 0:
+            return False
+        section = bytes(self._buffer[self._at : end + 4])
+        self._check_section(section)
+        self._at = end + 4
+        events.append(self._begin_request(self._line, section, now))
+        return True
+
+    def _begin_head(self) -> bool:
+        """Skip one empty line before the request (RFC 9112 §2.2); say whether more is there."""
+        buffer = self._buffer
+        if not self._blank_seen:
+            if buffer.startswith(b"\r\n", self._at):
+                self._at += 2
+                self._blank_seen = True
+            elif len(buffer) - self._at == 1 and buffer[self._at] == 0x0D:
+                return False
+        return self._at < len(buffer)
+
+    def _check_section(self, section: bytes) -> None:
+        limits = self._limits
+        if section.count(b"\r\n") - 2 > limits.header_count:
+            raise HandshakeError(
+                f"the request has more than {limits.header_count} header fields", status=431
+            )
+        if len(section) > limits.field_bytes and any(
+            len(field) > limits.field_bytes for field in section.split(b"\r\n")
+        ):
+            raise HandshakeError(
+                f"a header field is longer than {limits.field_bytes} bytes", status=431
+            )
+
+    def _begin_request(self, line: RequestLine, section: bytes, now: float) -> RequestReceived:
+        headers, framing = parse_head(line, self._line_bytes + section)
+        length, self._keep_alive, upgrade, self._wants_continue = framing
+        if length is None:
+            self._part = _Part.CHUNK_LINE
+        else:
+            self._part = _Part.SIZED
+            self._left = length
+            self._check_body(length)
+        self._line_bytes = b""
+        self._move(State.BODY)
+        self._reply = _Reply.HEAD
+        self._clock = self._progress = now
+        return RequestReceived(
+            line.method,
+            line.target,
+            line.path,
+            line.raw_path,
+            line.query_string,
+            line.version,
+            headers,
+            self._keep_alive,
+            upgrade,
+            self._wants_continue,
+        )
+
+    def _check_body(self, size: int) -> None:
+        limit = self._limits.body_bytes
+        if limit is not None and self._received + size > limit:
+            raise HandshakeError(f"the body is longer than {limit} bytes", status=413)
+
+    def _take(self) -> bytes:
+        """Take what is there of the ``_left`` bytes."""
+        buffer, at, left = self._buffer, self._at, self._left
+        data = bytes(buffer[at : at + left])  # where that is all that came in, it is no copy
+        self._at = at + len(data)
+        self._left = left - len(data)
+        self._received += len(data)
+        return data
+
+    def _read_body(self, now: float, events: list[Event]) -> bool:
+        """Give the next event of the body; False when nothing more can be said yet."""
+        if self._part is _Part.SIZED:
+            if self._left:
+                data = self._take()
+                if data:
+                    self._progress = now
+                    self._wants_continue = False
+                    events.append(BodyReceived(data))
+                return bool(data)
+        elif self._part is not _Part.END:
+            return self._read_chunks(now, events)
+        self._move(State.READ)
+        self._wants_continue = False
+        self._blank_seen = False
+        events.append(RequestCompleted(tuple(self._trailers)) if self._trailers else _COMPLETED)
+        return True
+
+    def _read_chunks(self, now: float, events: list[Event]) -> bool:
+        """Give what all chunks at hand hold as one event, so that tiny chunks cost little each."""
+        parts: list[bytes] = []
+        try:
+            while self._read_chunk(parts):
+                pass
+        finally:
+            if parts:
+                self._progress = now
+                self._wants_continue = False
+                events.append(BodyReceived(b"".join(parts)))
+        return bool(parts) or self._ended()
+
+    def _ended(self) -> bool:
+        return self._part is _Part.END
+
+    def _read_chunk(self, parts: list[bytes]) -> bool:
+        """Read one element of a chunked body (RFC 9112 §7.1); False when it isn't there yet."""
+        match self._part:
+            case _Part.CHUNK_LINE:
+                return self._read_chunk_line()
+            case _Part.CHUNK_DATA:
+                if data := self._take():
+                    parts.append(data)
+                if self._left:
+                    return False
+                self._part = _Part.CHUNK_END
+                return True
+            case _Part.CHUNK_END:
+                ending = self._buffer[self._at : self._at + 2]
+                if ending != b"\r\n"[: len(ending)]:
+                    raise HandshakeError("the data of a chunk does not end in CRLF")
+                if len(ending) < 2:
+                    return False
+                self._at += 2
+                self._part = _Part.CHUNK_LINE
+                return True
+            case _Part.TRAILERS:
+                return self._read_trailers()
+            case _:
+                return False
+
+    def _read_chunk_line(self) -> bool:
+        limits = self._limits
+        match = _match_chunk_line(self._buffer, self._at)
+        if match is None or match.end() - self._at > limits.chunk_line_bytes + 2:
+            if self._find(b"\r\n", limits.chunk_line_bytes, 413, "the line before a chunk") < 0:
+                return False
+            raise HandshakeError("the line before a chunk is malformed")
+        self._scanned = 0
+        self._extension_bytes += len(match[2])
+        if self._extension_bytes > limits.chunk_extension_bytes:
+            raise HandshakeError(
+                f"chunk extensions are longer than {limits.chunk_extension_bytes} bytes", status=413
+            )
+        self._left = int(match[1], 16)
+        self._check_body(self._left)
+        if self._left:
+            self._at = match.end()
+            self._part = _Part.CHUNK_DATA
+        else:
+            self._at = match.end() - 2  # the section begins with the CRLF of the line before it
+            self._part = _Part.TRAILERS
+        return True
+
+    def _read_trailers(self) -> bool:
+        end = self._find(b"\r\n\r\n", self._limits.trailer_bytes, 431, "the trailer section")
+        if end < 0:
+            return False
+        section = bytes(self._buffer[self._at : end + 4])
+        if len(section) > 4:
+            self._check_section(section)
+            self._trailers = parse_trailers(section)
+        self._at = end + 4
+        self._part = _Part.END
+        return False
+
+    def unread(self) -> bytes:
+        """Hand over the connection after an upgrade: give the bytes that belong to what follows.
+
+        The engine is done then. What is in ``data_to_send()`` still comes first.
+        """
+        if self.state is not State.READ or self._reply is not _Reply.HEAD:
+            raise LocalProtocolError(f"cannot switch protocols: state={self.state.name}")
+        data = bytes(self._buffer[self._at :])
+        self._move(State.SWITCHED)
+        self._drop_input()
+        return data
+
+    # --- what the application sends -------------------------------------------------------------
+
+    def send_continue(self, now: float) -> None:
+        """Ask for the body that the client holds back (RFC 9110 §10.1.1).
+
+        To be called when the application wants to read the body; does nothing where the client
+        doesn't wait, or a response has begun.
+        """
+        if self._wants_continue and self._reply is _Reply.HEAD:
+            self._output.append(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._clock = self._progress = now
+            self._wants_continue = False
+
+    def send_informational(self, status: int, headers: Iterable[Field] = ()) -> None:
+        """Send a 1xx response, such as 103 Early Hints; an HTTP/1.0 client gets none."""
+        if self._reply is not _Reply.HEAD or self._line is None:
+            raise LocalProtocolError(f"cannot send {status}: {self._standing()}")
+        if not 102 <= status <= 199:
+            raise LocalProtocolError(f"not a status for send_informational: {status}")
+        fields = [(outgoing_name(name), value) for name, value in headers]
+        if any(name in _FRAMING for name, _ in fields):
+            raise LocalProtocolError(f"a header that frames a message in a response: {status}")
+        block = encode_fields(fields)
+        if self._line.version == "1.1":
+            self._output.append(status_line(status) + block + b"\r\n")
+
+    def send_response(
+        self, status: int, headers: Iterable[Field] = (), *, trailers: bool = False
+    ) -> None:
+        """Begin a response; its head goes out with the first ``send_body``.
+
+        The engine frames the message: Content-Length is taken and held to, "Connection: close"
+        is obeyed, Transfer-Encoding is ours alone. ``trailers``: ``send_trailers`` will end it.
+        """
+        if self._reply is not _Reply.HEAD:
+            raise LocalProtocolError(f"cannot send a response: {self._standing()}")
+        if not 200 <= status <= 999:
+            raise LocalProtocolError(f"not a status for a final response: {status}")
+        fields: list[Field] = []
+        given: set[bytes] = set()
+        length: int | None = None
+        connection: list[bytes] = []
+        for name, value in headers:
+            lower = outgoing_name(name)
+            if lower not in _FRAMING:
+                fields.append((lower, value))
+            elif lower == b"connection":
+                connection.extend(self._tokens(value))
+            elif lower == b"transfer-encoding":
+                if value.lower() != b"chunked":
+                    raise LocalProtocolError(f"cannot apply transfer-encoding: {value!r}")
+            elif lower in given or not value.isdigit():
+                raise LocalProtocolError(f"content-length twice or no number: {value!r}")
+            else:
+                length = int(value)
+            given.add(lower)
+        if length and status in _EMPTY:
+            raise LocalProtocolError(f"status {status} has no content: content-length={length}")
+        fields += [field for field in self._default_headers if field[0] not in given]
+        self._block = encode_fields(fields)
+        self._status = status
+        self._length = 0 if status in _EMPTY else length
+        self._connection = connection
+        self._trailers_follow = trailers
+        self._reply = _Reply.HELD
+
+    def send_body(self, data: bytes, *, more: bool = False) -> None:
+        """Send a part of the body; ``more=False`` ends it.
+
+        Raises LocalProtocolError when the parts and Content-Length disagree: ``data`` is not sent
+        then, and ``refuse`` is what is left to do. HEAD and 304 get no body, whatever is given.
+        """
+        if self._reply is not _Reply.HELD and self._reply is not _Reply.BODY:
+            raise LocalProtocolError(f"cannot send a body: {self._standing()}")
+        held = self._reply is _Reply.HELD
+        size = len(data)
+        if self._line is not None and (self._line.method == "HEAD" or self._status == 304):
+            if held:
+                self._send_head(size, more=more)
+        else:
+            self._check_length(size, more=more)
+            if held:
+                self._send_head(size, more=more)
+            self._sent += size
+            if self._delimiter is not _Delimiter.CHUNKS:
+                if size:
+                    self._output.append(data)
+            elif size:
+                self._output += (b"%x\r\n" % size, data, b"\r\n")
+        if more:
+            self._reply = _Reply.BODY
+        elif self._trailers_follow:
+            self._reply = _Reply.TRAILERS
+        else:
+            if self._delimiter is _Delimiter.CHUNKS:
+                self._output.append(b"0\r\n\r\n")
+            self._finish()
+
+    def send_trailers(self, headers: Iterable[Field] = ()) -> None:
+        """End a response begun with ``trailers=True``; they go out where chunks can carry them."""
+        if self._reply is not _Reply.TRAILERS:
+            raise LocalProtocolError(f"cannot send trailers: {self._standing()}")
+        fields = [(outgoing_name(name), value) for name, value in headers]
+        for name, _ in fields:
+            if name in _FRAMING:
+                raise LocalProtocolError(f"not a field for trailers: {name!r}")
+        block = encode_fields(fields)
+        if self._delimiter is _Delimiter.CHUNKS:
+            self._output.append(b"0\r\n%b\r\n" % block)
+        self._finish()
+
+    def refuse(self, status: int, reason: str, headers: Iterable[Field] = ()) -> None:
+        """Answer with a plain error in place of the application, and end the connection.
+
+        Where bytes of a response have left already there is no answer, just the end, so that the
+        client sees that the response is not whole.
+        """
+        if self.state is State.CLOSED or self.state is State.SWITCHED:
+            return
+        if self._reply in (_Reply.NONE, _Reply.HEAD, _Reply.HELD):
+            body = reason.encode("utf-8") + b"\n"
+            fields = [(outgoing_name(name), value) for name, value in headers]
+            given = {name for name, _ in fields} | _FRAMING | {b"content-type"}
+            fields += [
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", b"%d" % len(body)),
+                (b"connection", b"close"),
+                *(field for field in self._default_headers if field[0] not in given),
+            ]
+            head = status_line(status) + encode_fields(fields) + b"\r\n"
+            is_head = self._line is not None and self._line.method == "HEAD"
+            self._output.append(head if is_head else head + body)
+        self._close()
+
+    def drain(self) -> None:
+        """Let the connection end as soon as no request is under way."""
+        self.must_close = True
+        if self.state is State.IDLE:
+            self._close()
+
+    def data_to_send(self) -> bytes:
+        """Take the bytes that are to be written."""
+        output = self._output
+        if not output:
+            return b""
+        data = output[0] if len(output) == 1 else b"".join(output)
+        output.clear()
+        return data
+
+    def _standing(self) -> str:
+        return f"state={self.state.name}, reply={self._reply.name}"
+
+    def _tokens(self, value: bytes) -> list[bytes]:
+        tokens = list_members([value])
+        for token in tokens:
+            outgoing_name(token)
+        return tokens
+
+    def _check_length(self, size: int, *, more: bool) -> None:
+        if self._length is None:
+            return
+        total = self._sent + size
+        if total > self._length or (total < self._length and not more):
+            raise LocalProtocolError(
+                f"the body and its length disagree: content-length={self._length}, sent={total}"
+            )
+
+    def _send_head(self, size: int, *, more: bool) -> None:
+        line = self._line
+        assert line is not None  # noqa: S101 - a reply is due: there is a request
+        if not self._keep_alive or b"close" in self._connection or not self._rest_is_here():
+            self.must_close = True
+        head = [status_line(self._status), self._block]
+        bodiless = line.method == "HEAD" or self._status == 304
+        whole = not more and not self._trailers_follow
+        if self._length is None and whole and (size or not bodiless):
+            self._length = size  # an empty body that stands for one left out has no length
+        if self._status == 204:
+            pass  # RFC 9110 §8.6: no Content-Length
+        elif self._length is not None:
+            head.append(b"content-length: %d\r\n" % self._length)
+        elif bodiless:
+            pass
+        elif line.version == "1.1":
+            self._delimiter = _Delimiter.CHUNKS
+            head.append(b"transfer-encoding: chunked\r\n")
+        else:
+            self.must_close = True  # RFC 9112 §6.3, item 8: the end of the connection ends it
+        options = [option for option in self._connection if option not in _PERSISTENCE]
+        if self.must_close:
+            options.append(b"close")
+        elif line.version == "1.0":
+            options.append(b"keep-alive")
+        if options:
+            head.append(b"connection: %b\r\n" % b", ".join(options))
+        head.append(b"\r\n")
+        self._output.append(b"".join(head))
+
+    def _rest_is_here(self) -> bool:
+        """Say whether the request is complete, or what is left of it can be skipped."""
+        if self.state is State.READ:
+            return not self._eof or self._at < len(self._buffer)
+        return self._part is _Part.SIZED and self._left <= len(self._buffer) - self._at
+
+    def _finish(self) -> None:
+        """Turn to the next request, or to the end."""
+        if self.must_close:
+            self._close()
+            return
+        if self.state is State.BODY:
+            self._at += self._left
+            self._move(State.READ)
+        self._move(State.IDLE)
+        self._forget_request()
+        self._clock = None
+        self.has_unread = self._at < len(self._buffer)
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def deadline(self) -> float | None:
+        """Give the time at which ``timeout(now)`` wants to be called, if there is one."""
+        limits = self._limits
+        if self.state is State.READ or self.state is State.CLOSED or self.state is State.SWITCHED:
+            return None
+        if self.state is State.BODY and (self._wants_continue or self._paused or self.has_unread):
+            return None  # we keep the client waiting, not the client us
+        if self._clock is None:
+            return 0.0
+        if self.state is State.IDLE:
+            return self._clock + limits.keep_alive_s
+        if self.state is State.HEAD:
+            return self._clock + limits.head_s
+        return min(
+            self._progress + limits.body_idle_s,
+            self._clock + limits.body_grace_s + self._received / limits.body_rate_bytes,
+        )
+
+    def timeout(self, now: float) -> list[Event]:
+        """Do what is due: an idle connection ends in silence, a slow request by 408."""
+        due = self.deadline()
+        if due is None or now < due:
+            return []
+        if self._clock is None:
+            self._clock = self._progress = now
+            return []
+        if self.state is State.IDLE:
+            self._close()
+            return []
+        where = "head" if self.state is State.HEAD else "body"
+        return [self._fail(408, f"the {where} of the request takes too long")]
+
+    def pause(self) -> None:
+        """Take note that the caller stops reading from the connection: the body's clock stops."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Take note that the caller reads again: the body's clock starts anew."""
+        self._paused = False
+        if self.state is State.BODY:
+            self._clock = None
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def _move(self, state: State) -> None:
+        if state not in _TRANSITIONS[self.state]:
+            raise AssertionError(f"no way from {self.state} to {state}")
+        self.state = state
+
+    def _fail(self, status: int, reason: str) -> RequestFailed:
+        self.refuse(status, reason)
+        return RequestFailed(status, reason)
+
+    def _drop_input(self) -> None:
+        self._buffer = b""
+        self._at = self._scanned = 0
+        self.has_unread = False
+
+    def _close(self) -> None:
+        self._move(State.CLOSED)
+        self._reply = _Reply.NONE
+        self.must_close = True
+        self._drop_input()
