@@ -257,10 +257,12 @@ static size_t read_frames(struct connection *c, const uint8_t *data, size_t byte
     const uint8_t *at = data, *end = data + bytes;
     while (end - at >= 2) {
         if (at[0] == 0x81 && (mode == ECHO || mode == GROUP)) {
-            if ((size_t)(end - at) < message_bytes) break;
-            if (!is_message(at, c->expected))
-                fail("wrong message: expected %08x, got %.*s (length byte %d)", c->expected, DIGITS,
-                     at + incoming_head, at[1]);
+            const size_t left = (size_t)(end - at);
+            if (left < incoming_head) break;
+            if (left < message_bytes && memcmp(at, incoming, incoming_head) == 0) break;
+            if (left < message_bytes || !is_message(at, c->expected))
+                fail("wrong message: expected %08x of %zu bytes, got %.*s (length byte %d)",
+                     c->expected, size, DIGITS, at + incoming_head, at[1]);
             if (c->phase == OPEN)
                 received_message(c);
             else

@@ -1,0 +1,278 @@
+"""What is measured: the workloads, the servers, and the figures Headrace has set itself.
+
+Everything here is data. A row is one server in one configuration; its ``paths`` say which
+workloads it takes part in, and under which path it serves them.
+"""
+
+# ruff: noqa: RUF001 - a multiplication sign is meant
+
+from dataclasses import dataclass
+
+__all__ = ["ROWS", "TARGETS", "UVICORN", "WORKLOADS", "Row", "Target", "Workload"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """One column of the comparison; ``arguments`` are the load generator's."""
+
+    key: str
+    title: str
+    head: str  # the title in few words
+    unit: str
+    arguments: tuple[str, ...]
+    logged_in: bool = False
+
+    @property
+    def is_memory(self) -> bool:
+        return self.arguments[0] == "hold"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One server as it is started; ``needs`` are the distributions that must be installed."""
+
+    key: str
+    label: str
+    command: str
+    paths: dict[str, str]
+    needs: tuple[str, ...]
+    quick: bool = True  # takes part in a --quick run too
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A figure to reach: a row's rate beside another's, or its bytes."""
+
+    text: str
+    row: str
+    workload: str
+    limit: float
+    beside: str | None = None  # the reference: a row, or "uvicorn", the fastest of UVICORN
+    beside_workload: str | None = None  # where the reference is another workload of a row
+
+    @property
+    def is_ratio(self) -> bool:
+        return self.beside is not None
+
+
+WORKLOADS = (
+    Workload(
+        key="echo",
+        title="Echo, 50 connections",
+        head="echo",
+        unit="messages/s",
+        arguments=("echo", "--connections", "50"),
+    ),
+    Workload(
+        key="group-1",
+        title="A group of 200, one message in flight",
+        head="group, 1 in flight",
+        unit="deliveries/s",
+        arguments=("group", "--connections", "200", "--window", "1"),
+    ),
+    Workload(
+        key="group-32",
+        title="A group of 200, 32 messages in flight",
+        head="group, 32 in flight",
+        unit="deliveries/s",
+        arguments=("group", "--connections", "200", "--window", "32"),
+    ),
+    Workload(
+        key="handshake",
+        title="Handshakes",
+        head="handshakes",
+        unit="connections/s",
+        arguments=("handshake", "--connections", "32"),
+    ),
+    Workload(
+        key="idle",
+        title="An idle connection in one group",
+        head="idle connection",
+        unit="bytes",
+        arguments=("hold",),
+    ),
+    Workload(
+        key="idle-user",
+        title="An idle connection in one group, logged in",
+        head="idle, logged in",
+        unit="bytes",
+        arguments=("hold",),
+        logged_in=True,
+    ),
+)
+
+_BARE = {
+    "echo": "/echo/",
+    "group-1": "/group/",
+    "group-32": "/group/",
+    "handshake": "/echo/",
+    "idle": "/group/",
+}
+_CONSUMERS = {
+    "echo": "/echo/",
+    "group-1": "/room/",
+    "group-32": "/room/",
+    "handshake": "/echo/",
+    "idle": "/room/",
+    "idle-user": "/private/",
+}
+_UVICORN = (
+    "{bin}/uvicorn {application} --host 127.0.0.1 --port {port} "
+    "--no-access-log --log-level warning --ws {ws} --ws-per-message-deflate false"
+)
+_HEADRACE = (
+    "{bin}/headrace serve {application} --bind 127.0.0.1 --port {port} "
+    "--no-access-log --log-level warning --no-compression"
+)
+
+
+def _uvicorn(ws: str, application: str = "bare_asgi:application") -> str:
+    return _UVICORN.replace("{ws}", ws).replace("{application}", application)
+
+
+def _headrace(application: str) -> str:
+    return _HEADRACE.replace("{application}", application)
+
+
+ROWS = (
+    Row(
+        key="channels-daphne",
+        label="Channels + Daphne",
+        command="{bin}/daphne -b 127.0.0.1 -p {port} -v 0 channels_site:application",
+        paths={name: path for name, path in _CONSUMERS.items() if name != "idle-user"},
+        needs=("channels", "daphne"),
+    ),
+    Row(
+        key="channels-uvicorn",
+        label="Channels + Uvicorn",
+        command=_uvicorn("auto", "channels_site:application"),
+        paths=_CONSUMERS,
+        needs=("channels", "uvicorn"),
+    ),
+    Row(
+        key="uvicorn-sansio",
+        label="Uvicorn, bare ASGI (websockets-sansio, its default)",
+        command=_uvicorn("websockets-sansio"),
+        paths=_BARE,
+        needs=("uvicorn", "websockets"),
+    ),
+    Row(
+        key="uvicorn-wsproto",
+        label="Uvicorn, bare ASGI (wsproto)",
+        command=_uvicorn("wsproto"),
+        paths=_BARE,
+        needs=("uvicorn", "wsproto"),
+        quick=False,
+    ),
+    Row(
+        key="uvicorn-legacy",
+        label="Uvicorn, bare ASGI (websockets, deprecated)",
+        command=_uvicorn("websockets"),
+        paths=_BARE,
+        needs=("uvicorn", "websockets"),
+        quick=False,
+    ),
+    Row(
+        key="websockets",
+        label="websockets, broadcast()",
+        command="{bin}/python on_websockets.py {port}",
+        paths=_BARE,
+        needs=("websockets", "uvloop"),
+    ),
+    Row(
+        key="picows",
+        label="picows on uvloop",
+        command="{bin}/python on_picows.py {port}",
+        paths=_BARE,
+        needs=("picows", "uvloop"),
+    ),
+    Row(
+        key="socketify",
+        label="uWebSockets through socketify",
+        command="{bin}/python on_socketify.py {port}",
+        paths=_BARE,
+        needs=("socketify",),
+    ),
+    Row(
+        key="headrace-bare",
+        label="Headrace, bare ASGI",
+        command=_headrace("bare_asgi:application"),
+        paths=_BARE,
+        needs=("headrace",),
+    ),
+    Row(
+        key="headrace",
+        label="Headrace, consumer",
+        command=_headrace("headrace_site:application"),
+        paths=_CONSUMERS,
+        needs=("headrace",),
+    ),
+    Row(
+        key="headrace-fast",
+        label="Headrace, fast lane",
+        command=_headrace("headrace_site:application"),
+        paths={"group-1": "/fast/", "group-32": "/fast/"},
+        needs=("headrace",),
+    ),
+)
+
+# The reference "bare Uvicorn": whichever of these is the fastest in the workload at hand.
+UVICORN = ("uvicorn-sansio", "uvicorn-wsproto", "uvicorn-legacy")
+
+TARGETS = (
+    Target(
+        text="echo through a consumer ≥ 1.3 × bare Uvicorn",
+        row="headrace",
+        workload="echo",
+        limit=1.3,
+        beside="uvicorn",
+    ),
+    Target(
+        text="group, one in flight, by handler ≥ 0.8 × bare Uvicorn",
+        row="headrace",
+        workload="group-1",
+        limit=0.8,
+        beside="uvicorn",
+    ),
+    Target(
+        text="group, one in flight, fast lane ≥ 0.9 × picows",
+        row="headrace-fast",
+        workload="group-1",
+        limit=0.9,
+        beside="picows",
+    ),
+    Target(
+        text="group, 32 in flight, fast lane ≥ 8 × one in flight",
+        row="headrace-fast",
+        workload="group-32",
+        limit=8,
+        beside="headrace-fast",
+        beside_workload="group-1",
+    ),
+    Target(
+        text="group, 32 in flight, fast lane ≥ 0.6 × uWebSockets",
+        row="headrace-fast",
+        workload="group-32",
+        limit=0.6,
+        beside="socketify",
+    ),
+    Target(
+        text="handshakes with routing and a consumer ≥ 2 × bare Uvicorn",
+        row="headrace",
+        workload="handshake",
+        limit=2,
+        beside="uvicorn",
+    ),
+    Target(
+        text="idle connection, consumer in one group ≤ 6,000 bytes",
+        row="headrace",
+        workload="idle",
+        limit=6_000,
+    ),
+    Target(
+        text="the same behind AuthMiddlewareStack, logged in ≤ 10,000 bytes",
+        row="headrace",
+        workload="idle-user",
+        limit=10_000,
+    ),
+)
