@@ -1,0 +1,1 @@
+"""Accounts of the demo site: who is who, and the pages to log in and out."""

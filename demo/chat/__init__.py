@@ -1,0 +1,1 @@
+"""Rooms, messages, and the conversation that runs over WebSockets."""

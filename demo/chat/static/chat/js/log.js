@@ -1,0 +1,274 @@
+// The messages of a room on the page: in order, each once, and no gap unnoticed.
+
+import { render } from "./template.js";
+
+const SAME_BREATH_MS = 5 * 60_000; // messages of one author this close stand together
+const AT_BOTTOM_PX = 60;
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "short" });
+const dayOfYear = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
+const fullDate = new Intl.DateTimeFormat(undefined, { dateStyle: "long" });
+
+export class MessageLog {
+  // Every message from the first on the page up to this number is on the page.
+  seen = 0;
+
+  #you;
+  #frame = document.querySelector(".log");
+  #list = document.querySelector(".messages");
+  #byNumber = new Map();
+  #pending = new Map(); // by client_id
+  #newMark = null;
+  #newAfter = 0;
+
+  constructor(you) {
+    this.#you = you;
+    for (const element of this.#list.querySelectorAll(".message")) {
+      this.#adopt(element);
+      this.seen = element.number;
+    }
+    this.#byNumber.forEach((element) => this.#arrange(element));
+    this.toBottom();
+  }
+
+  get first() {
+    return this.#list.querySelector(".message:not(.pending)")?.number ?? null;
+  }
+
+  get isAtBottom() {
+    const { scrollHeight, scrollTop, clientHeight } = this.#frame;
+    return scrollHeight - scrollTop - clientHeight < AT_BOTTOM_PX;
+  }
+
+  onScroll(callback) {
+    this.#frame.addEventListener("scroll", callback, { passive: true });
+  }
+
+  toBottom() {
+    this.#frame.scrollTop = this.#frame.scrollHeight;
+  }
+
+  // How many messages of others came after `number`.
+  unreadAfter(number) {
+    let count = 0;
+    for (const [each, element] of this.#byNumber) {
+      if (each > number && element.author !== this.#you) count += 1;
+    }
+    return count;
+  }
+
+  // Put messages where they belong. One that is there already changes nothing; one of the reader's
+  // own takes the place of its pending self.
+  add(messages) {
+    const wasAtBottom = this.isAtBottom;
+    for (const message of messages) {
+      const first = this.first;
+      if (first !== null && message.number < first) this.removePending(message);
+      else this.#put(message);
+    }
+    while (this.#byNumber.has(this.seen + 1)) this.seen += 1;
+    if (wasAtBottom) this.toBottom();
+  }
+
+  // Older ones go on top, unannounced, and what the reader looks at stays where it is.
+  addOlder(messages) {
+    const { scrollHeight, scrollTop } = this.#frame;
+    const newAfter = this.#newMark ? this.#newAfter : null;
+    this.#frame.setAttribute("aria-live", "off");
+    this.clearNewMark();
+    for (const message of messages) this.#put(message);
+    if (newAfter !== null) this.markNewAfter(newAfter);
+    this.#frame.scrollTop = scrollTop + this.#frame.scrollHeight - scrollHeight;
+    setTimeout(() => this.#frame.removeAttribute("aria-live"), 100);
+  }
+
+  // Forget what is there (but not what is pending), and begin with these.
+  restart(messages) {
+    this.clearNewMark();
+    for (const element of this.#byNumber.values()) this.#remove(element);
+    this.#byNumber.clear();
+    this.seen = messages.length ? messages[0].number - 1 : 0;
+    this.add(messages);
+    this.toBottom();
+  }
+
+  // Show a message of the reader's own that the server doesn't have yet.
+  addPending(item, author) {
+    const element = this.#make({ ...item, author });
+    element.classList.add("pending");
+    this.#pending.set(item.client_id, element);
+    this.#list.append(element);
+    this.#arrange(element);
+    this.toBottom();
+  }
+
+  removePending({ client_id }) {
+    const element = this.#pending.get(client_id);
+    if (!element) return;
+    this.#pending.delete(client_id);
+    this.#remove(element);
+  }
+
+  // Say under a pending message what it waits for.
+  note({ client_id }, text) {
+    const note = this.#pending.get(client_id)?.querySelector(".note");
+    if (!note || note.textContent === text) return;
+    const wasAtBottom = this.isAtBottom;
+    note.textContent = text;
+    note.hidden = !text;
+    if (wasAtBottom) this.toBottom();
+  }
+
+  // Draw the line above the first message of others after `number`.
+  markNewAfter(number) {
+    if (this.#newMark && this.#newAfter === number) return;
+    const first = this.#messages().find((each) => each.number > number && each.author !== this.#you);
+    if (!first) return;
+    this.clearNewMark();
+    this.#newAfter = number;
+    this.#newMark = separator("new-mark", "New");
+    first.before(this.#newMark);
+    this.#arrange(first);
+  }
+
+  clearNewMark() {
+    if (!this.#newMark) return;
+    const first = this.#messageAfter(this.#newMark);
+    this.#newMark.remove();
+    this.#newMark = null;
+    this.#arrange(first);
+  }
+
+  // Go to the line, if the messages below it are more than the frame holds.
+  showNewMark() {
+    if (!this.#newMark) return;
+    const above = this.#frame.getBoundingClientRect().top - this.#newMark.getBoundingClientRect().top;
+    if (above > 0) this.#frame.scrollTop -= above + 24;
+  }
+
+  #put(message) {
+    if (this.#byNumber.has(message.number)) return;
+    const own = message.author.id === this.#you;
+    const pending = own ? this.#pending.get(message.client_id) : undefined;
+    const [firstPending] = this.#pending.values();
+    const following = this.#firstAfter(message.number);
+    const element = pending ?? this.#make(message);
+    if (pending) {
+      this.#pending.delete(message.client_id);
+      pending.classList.remove("pending");
+      pending.querySelector(".note").hidden = true;
+    }
+    element.dataset.number = message.number;
+    element.querySelector("time").dateTime = message.sent_at;
+    this.#adopt(element);
+    // The first of the pending ones stands where it belongs; moved, it would be read out again.
+    if (!pending || following || pending !== firstPending) {
+      const follower = pending && this.#messageAfter(pending);
+      const place = following ?? (pending === firstPending ? null : firstPending) ?? null;
+      this.#list.insertBefore(element, place?.separator ?? place);
+      this.#arrange(follower);
+    }
+    this.#arrange(element);
+    this.#arrange(this.#messageAfter(element));
+  }
+
+  #make(message) {
+    const { author, text, sent_at } = message;
+    const element = render("message", { initials: author.initials, name: author.name, text });
+    element.querySelector(".avatar").dataset.color = author.color;
+    element.querySelector("time").dateTime = sent_at;
+    element.dataset.author = author.id;
+    element.author = author.id;
+    element.at = new Date(sent_at);
+    element.classList.add("fresh");
+    return element;
+  }
+
+  // Read once what is needed often, from an element with a number.
+  #adopt(element) {
+    element.number = Number(element.dataset.number);
+    element.author = Number(element.dataset.author);
+    element.at = new Date(element.querySelector("time").dateTime);
+    this.#byNumber.set(element.number, element);
+  }
+
+  #remove(element) {
+    const follower = this.#messageAfter(element);
+    element.separator?.remove();
+    element.remove();
+    this.#arrange(follower);
+  }
+
+  #messages() {
+    return [...this.#list.querySelectorAll(".message:not(.pending)")];
+  }
+
+  #firstAfter(number) {
+    let found = null;
+    // From the end, where nearly every message goes.
+    for (let each = this.#list.lastElementChild; each; each = each.previousElementSibling) {
+      if (!each.number) continue;
+      if (each.number < number) break;
+      found = each;
+    }
+    return found;
+  }
+
+  #messageBefore(element) {
+    do element = element.previousElementSibling;
+    while (element && !element.at);
+    return element;
+  }
+
+  #messageAfter(element) {
+    do element = element.nextElementSibling;
+    while (element && !element.at);
+    return element;
+  }
+
+  // Set what depends on the message before: the day's line, and whether the author goes on.
+  #arrange(element) {
+    if (!element) return;
+    const before = this.#messageBefore(element);
+    const isNewDay = !before || before.at.toDateString() !== element.at.toDateString();
+    if (!isNewDay) {
+      element.separator?.remove();
+      element.separator = null;
+    } else if (!element.separator || element.separator.nextElementSibling !== element) {
+      element.separator?.remove();
+      element.separator = separator("day", dayName(element.at));
+      element.before(element.separator);
+    }
+    const goesOn =
+      !isNewDay &&
+      before.author === element.author &&
+      element.at - before.at < SAME_BREATH_MS &&
+      element.previousElementSibling !== this.#newMark;
+    element.classList.toggle("continued", goesOn);
+    element.classList.toggle("own", element.author === this.#you);
+    const time = element.querySelector("time");
+    time.textContent = clock.format(element.at);
+    time.title = exact.format(element.at);
+  }
+}
+
+function separator(name, text) {
+  const item = document.createElement("li");
+  const label = document.createElement("span");
+  item.className = name;
+  label.textContent = text;
+  item.append(label);
+  return item;
+}
+
+function dayName(date) {
+  const days = Math.round((startOfDay(new Date()) - startOfDay(date)) / 86_400_000);
+  if (days === 0) return "Today";
+  if (days === 1) return "Yesterday";
+  return (days > 1 && days < 300 ? dayOfYear : fullDate).format(date);
+}
+
+function startOfDay(date) {
+  return new Date(date.getFullYear(), date.getMonth(), date.getDate());
+}

@@ -1,0 +1,1 @@
+"""Millpond, the demo site of Headrace: the Django project."""

@@ -1,0 +1,21 @@
+"""CSS and JavaScript, served by the application itself: the demo has no web server in front."""
+
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+from django.http import HttpResponse
+
+__all__ = ["StaticFiles"]
+
+
+class StaticFiles(ASGIStaticFilesHandler):
+    """Django's handler, which asks for no ``collectstatic``; and browsers ask if a file changed."""
+
+    def serve(self, request):
+        response = super().serve(request)
+        if response.streaming:
+            # The files are small: whole in memory they need no asynchronous reading from disk.
+            whole = HttpResponse(response.getvalue(), headers=dict(response.headers))
+            response.close()
+            response = whole
+        response.headers["Cache-Control"] = "no-cache"  # keep it, and ask each time: 304
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response

@@ -1,0 +1,8 @@
+"""The pages of the site."""
+
+from django.urls import include, path
+
+urlpatterns = [
+    path("", include("chat.urls")),
+    path("", include("accounts.urls")),
+]
