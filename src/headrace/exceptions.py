@@ -107,15 +107,15 @@ class InvalidChannelLayerError(ValueError):
     """``CHANNEL_LAYERS`` names a layer that can't be built."""
 
 
-class ChannelFull(Exception):  # noqa: N818 - the name in Django Channels
+class ChannelFull(Exception):
     """The channel has no room for one more message."""
 
 
-class MessageTooLarge(Exception):  # noqa: N818 - the name in Django Channels
+class MessageTooLarge(Exception):
     """The channel layer can't carry a message of this size."""
 
 
-class RequestAborted(Exception):  # noqa: N818 - the name in Django Channels
+class RequestAborted(Exception):
     """The client left while its request was being read."""
 
 
@@ -123,13 +123,13 @@ class RequestTimeout(RequestAborted):
     """The client took too long to send its request."""
 
 
-class AcceptConnection(Exception):  # noqa: N818 - the name in Django Channels
+class AcceptConnection(Exception):
     """Raised in ``connect()``: accept the WebSocket, and go on."""
 
 
-class DenyConnection(Exception):  # noqa: N818 - the name in Django Channels
+class DenyConnection(Exception):
     """Raised in ``connect()``: refuse the WebSocket."""
 
 
-class StopConsumer(Exception):  # noqa: N818 - the name in Django Channels
+class StopConsumer(Exception):
     """Raised in a handler: this consumer has done its work."""

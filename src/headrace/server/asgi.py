@@ -1,0 +1,128 @@
+"""Engine events <-> ASGI: the scopes of an application, and what its messages must be.
+
+Source: the ASGI specification 3.0, its HTTP and WebSocket message format 2.5 and its
+lifespan protocol 2.0.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..exceptions import LocalProtocolError
+from ..protocols.http1 import RequestReceived
+from .runtime import Message, Runtime, Scope
+
+__all__ = [
+    "ClientDisconnected",
+    "Headers",
+    "http_scope",
+    "message_type",
+    "outgoing_headers",
+    "unexpected",
+    "websocket_scope",
+]
+
+Headers = list[tuple[bytes, bytes]]
+
+_VERSIONS = {"version": "3.0", "spec_version": "2.5"}
+_HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {"http.response.early_hint": {}}
+
+
+class ClientDisconnected(OSError):
+    """What ``send()`` raises once the connection is gone (ASGI, "Send after disconnect")."""
+
+
+def http_scope(
+    request: RequestReceived,
+    runtime: Runtime,
+    *,
+    scheme: str,
+    client: tuple[str, int] | None,
+    server: tuple[str, int | None] | None,
+) -> Scope:
+    """Return the scope of an HTTP request."""
+    return {
+        "type": "http",
+        "asgi": _VERSIONS,
+        "http_version": request.http_version,
+        "method": request.method,
+        **_common(request, runtime, scheme, client, server),
+        "extensions": _HTTP_EXTENSIONS,
+    }
+
+
+def websocket_scope(
+    request: RequestReceived,
+    runtime: Runtime,
+    *,
+    scheme: str,
+    client: tuple[str, int] | None,
+    server: tuple[str, int | None] | None,
+    subprotocols: list[str],
+    lane: object,
+) -> Scope:
+    """Return the scope of a WebSocket."""
+    return {
+        "type": "websocket",
+        "asgi": _VERSIONS,
+        "http_version": request.http_version,
+        **_common(request, runtime, "wss" if scheme == "https" else "ws", client, server),
+        "subprotocols": subprotocols,
+        "extensions": {"websocket.http.response": {}, "headrace": {"lane": lane}},
+    }
+
+
+def _common(
+    request: RequestReceived,
+    runtime: Runtime,
+    scheme: str,
+    client: tuple[str, int] | None,
+    server: tuple[str, int | None] | None,
+) -> Scope:
+    root_path = runtime.config.root_path
+    return {
+        "scheme": scheme,
+        # ASGI: the path includes the root path, as the client would see it.
+        "path": root_path + request.path if root_path else request.path,
+        "raw_path": root_path.encode() + request.raw_path if root_path else request.raw_path,
+        "query_string": request.query_string,
+        "root_path": root_path,
+        "headers": request.headers,
+        "client": client,
+        "server": server,
+        "state": runtime.state.copy(),
+    }
+
+
+def message_type(message: Message) -> str:
+    """Return the type of what the application sent; LocalProtocolError if it has none."""
+    try:
+        type_ = message["type"]
+    except (TypeError, KeyError):
+        raise LocalProtocolError(
+            f"an ASGI message is a dict with a 'type', not {message!r:.100}"
+        ) from None
+    if not isinstance(type_, str):
+        raise LocalProtocolError(f"the 'type' of an ASGI message is a str, not {type_!r:.100}")
+    return type_
+
+
+def unexpected(message: Message, *, state: str, expected: str) -> LocalProtocolError:
+    """Return the error for a message that this state has no use for."""
+    return LocalProtocolError(
+        f"cannot send {message_type(message)!r}: state={state}, expected {expected}"
+    )
+
+
+def outgoing_headers(message: Message) -> Headers:
+    """Return the message's headers as pairs of bytes; LocalProtocolError names what is not."""
+    pairs: Iterable[Any] = message.get("headers") or ()
+    headers: Headers = []
+    for pair in pairs:
+        try:
+            name, value = pair
+        except (TypeError, ValueError):
+            raise LocalProtocolError(f"a header is a pair of bytes, not {pair!r:.100}") from None
+        if not (isinstance(name, bytes) and isinstance(value, bytes)):
+            raise LocalProtocolError(f"header name and value are bytes, not {pair!r:.100}")
+        headers.append((name.lower(), value))
+    return headers

@@ -1,0 +1,234 @@
+"""The command ``headrace``: ``headrace serve MODULE:APP``."""
+
+import argparse
+import asyncio
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from .. import __version__
+from ..exceptions import ConfigurationError
+from ..protocols.deflate import DeflateFactory
+from ..protocols.extensions import ExtensionFactory
+from ..protocols.http1 import Http1Limits
+from ..protocols.websocket import Limits
+from .config import Config, Lifespan
+from .outbox import SlowClientPolicy
+from .server import Server
+
+__all__ = ["load", "main"]
+
+logger = logging.getLogger("headrace.server")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command; exit with 0 after a graceful stop, 2 for a mistake in the arguments."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    _configure_logging(options.log_level)
+    sys.path.insert(0, os.path.abspath(options.app_dir))
+    try:
+        app = load(options.application)
+        config = _config(options)
+        _run(Server(app, config))
+    except ConfigurationError as error:
+        parser.exit(2, f"headrace: {error}\n")
+    parser.exit(0)
+
+
+def load(path: str) -> Any:
+    """Import what ``MODULE:NAME`` names; ``MODULE`` alone stands for ``MODULE:application``.
+
+    Raises ConfigurationError that says which half is wrong.
+    """
+    module_name, _, name = path.partition(":")
+    name = name or "application"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module is there; something that it imports is not
+        raise ConfigurationError(
+            f"there is no module {error.name!r} for {path!r}: run the command where it can be "
+            "imported from, or name that folder with --app-dir"
+        ) from None
+    except (ValueError, TypeError):
+        raise ConfigurationError(
+            f"{path!r} names no application: write MODULE:NAME, "
+            "for instance mysite.asgi:application"
+        ) from None
+    try:
+        found: Any = module
+        for part in name.split("."):
+            found = getattr(found, part)
+    except AttributeError:
+        raise ConfigurationError(
+            f"module {module_name!r} has no {name!r}: write MODULE:NAME, "
+            "for instance mysite.asgi:application"
+        ) from None
+    return found
+
+
+def _run(server: Server) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(server.serve())
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(server.serve())
+
+
+def _configure_logging(level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root = logging.getLogger("headrace")
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    # The application's own logging, Django's LOGGING say, may add to this, not repeat it.
+    root.propagate = False
+
+
+def _config(options: argparse.Namespace) -> Config:
+    extensions: list[ExtensionFactory] = [_extension(path) for path in options.extension]
+    if options.compression:
+        extensions.append(DeflateFactory())
+    return Config(
+        host=options.bind,
+        port=options.port,
+        uds=options.uds,
+        fd=options.fd,
+        root_path=options.root_path,
+        lifespan=options.lifespan,
+        access_log=options.access_log,
+        server_header=options.server_name,
+        http=Http1Limits(body_bytes=options.max_body_bytes),
+        websocket=Limits(
+            message_bytes=options.max_message_bytes, frame_bytes=options.max_message_bytes
+        ),
+        accept_timeout_s=options.accept_timeout,
+        ping_interval_s=options.ping_interval,
+        ping_timeout_s=options.ping_timeout,
+        extensions=tuple(extensions),
+        outbox_limit_bytes=options.outbox_limit_bytes,
+        slow_client=options.slow_client,
+        shutdown_timeout_s=options.shutdown_timeout,
+    )
+
+
+def _extension(path: str) -> ExtensionFactory:
+    found = load(path)
+    factory: ExtensionFactory = found() if isinstance(found, type) else found
+    if not callable(getattr(factory, "negotiate", None)):
+        raise ConfigurationError(
+            f"--extension {path}: an extension factory has a name and a method negotiate()"
+        )
+    return factory
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="headrace", description="The real-time stack for Django.")
+    parser.add_argument("--version", action="version", version=f"headrace {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="serve an ASGI application",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    defaults = Config()
+    serve.add_argument(
+        "application", metavar="MODULE:APP", help="the ASGI application, as mysite.asgi:application"
+    )
+    serve.add_argument("--app-dir", default=".", help="the folder to import from")
+    serve.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+
+    where = serve.add_argument_group("where to listen")
+    where.add_argument("--bind", "-b", default=defaults.host, help="an address of this host")
+    where.add_argument("--port", "-p", default=defaults.port, type=int, help="0: any free one")
+    where.add_argument("--uds", "-u", metavar="PATH", help="a Unix socket instead")
+    where.add_argument("--fd", type=int, metavar="N", help="an inherited listening socket instead")
+
+    application = serve.add_argument_group("the application")
+    application.add_argument("--root-path", default="", help="the path it is mounted under")
+    application.add_argument(
+        "--lifespan", default=defaults.lifespan, type=Lifespan, choices=list(Lifespan)
+    )
+    application.add_argument(
+        "--access-log",
+        action=argparse.BooleanOptionalAction,
+        default=defaults.access_log,
+        help="log a line for each request",
+    )
+    application.add_argument(
+        "--server-name",
+        default=defaults.server_header,
+        metavar="NAME",
+        help="the Server header; '' leaves it out",
+    )
+    application.add_argument(
+        "--shutdown-timeout",
+        default=defaults.shutdown_timeout_s,
+        type=float,
+        metavar="S",
+        help="seconds that a stop waits for what is under way",
+    )
+
+    limits = serve.add_argument_group("limits (bytes and seconds)")
+    limits.add_argument(
+        "--max-body-bytes", type=int, metavar="N", help="of a request; default: no limit"
+    )
+    limits.add_argument(
+        "--max-message-bytes", type=int, default=defaults.websocket.message_bytes, metavar="N"
+    )
+    limits.add_argument(
+        "--accept-timeout",
+        type=float,
+        default=defaults.accept_timeout_s,
+        metavar="S",
+        help="for the application to accept a WebSocket",
+    )
+    limits.add_argument(
+        "--ping-interval",
+        type=float,
+        default=defaults.ping_interval_s,
+        metavar="S",
+        help="of silence before a ping; 0: never",
+    )
+    limits.add_argument(
+        "--ping-timeout",
+        type=float,
+        default=defaults.ping_timeout_s,
+        metavar="S",
+        help="for the answer to a ping; 0: no end",
+    )
+    limits.add_argument(
+        "--outbox-limit-bytes",
+        type=int,
+        default=defaults.outbox_limit_bytes,
+        metavar="N",
+        help="that may wait for a slow client",
+    )
+    limits.add_argument(
+        "--slow-client",
+        type=SlowClientPolicy,
+        choices=list(SlowClientPolicy),
+        default=defaults.slow_client,
+        help="what happens to messages beyond that",
+    )
+    limits.add_argument(
+        "--compression",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="speak permessage-deflate with clients that offer it",
+    )
+    limits.add_argument(
+        "--extension",
+        action="append",
+        default=[],
+        metavar="MODULE:NAME",
+        help="a WebSocket extension factory of your own, preferred to compression; repeatable",
+    )
+    return parser

@@ -1,0 +1,87 @@
+"""The server's settings: every default in one place, and what a value must be.
+
+Sizes are bytes and times are seconds; the name says which.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ..exceptions import ConfigurationError
+from ..protocols.deflate import DeflateFactory
+from ..protocols.extensions import ExtensionFactory
+from ..protocols.http1 import Http1Limits
+from ..protocols.websocket import Limits
+from .outbox import SlowClientPolicy
+
+__all__ = ["Config", "Lifespan"]
+
+
+class Lifespan(StrEnum):
+    """Whether the application is told of start and stop (ASGI lifespan)."""
+
+    #: Ask, and go on without when the application does not support it.
+    AUTO = "auto"
+    #: The server does not start when the application does not support it.
+    ON = "on"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings of one server.
+
+    It listens on ``fd``, else on ``uds``, else on ``host`` and ``port``.
+    """
+
+    host: str = "127.0.0.1"
+    #: 0 lets the system choose a free one; the log says which.
+    port: int = 8000
+    #: The path of a Unix socket.
+    uds: str | None = None
+    #: A listening socket that was inherited.
+    fd: int | None = None
+    backlog: int = 2048
+
+    root_path: str = ""
+    lifespan: Lifespan = Lifespan.AUTO
+    access_log: bool = True
+    #: The ``Server`` header; empty: none.
+    server_header: str = "headrace"
+
+    http: Http1Limits = field(default_factory=Http1Limits)
+    websocket: Limits = field(default_factory=Limits)
+    #: How long the application may take to accept or refuse a WebSocket.
+    accept_timeout_s: float = 10.0
+    #: After so long without a message a ping asks whether the client is there; 0: never.
+    ping_interval_s: float = 20.0
+    #: A ping that has no answer after so long ends the connection; 0: it never does.
+    ping_timeout_s: float = 20.0
+    #: How long the client may take to answer our close frame.
+    close_timeout_s: float = 10.0
+    #: Extensions that a client may use, in the order of our preference.
+    extensions: Sequence[ExtensionFactory] = field(default_factory=lambda: (DeflateFactory(),))
+
+    #: Bytes of messages that may wait for one slow client.
+    outbox_limit_bytes: int = 1024 * 1024
+    slow_client: SlowClientPolicy = SlowClientPolicy.CLOSE
+    #: Messages of one client that wait for the application before reading pauses.
+    inbox_limit: int = 32
+
+    #: How long a stop waits for requests, WebSockets and the application.
+    shutdown_timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigurationError(f"port must be from 0 to 65535, not {self.port}")
+        for name in ("backlog", "outbox_limit_bytes", "inbox_limit"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("accept_timeout_s", "close_timeout_s", "shutdown_timeout_s"):
+            if getattr(self, name) <= 0:
+                raise ConfigurationError(f"{name} must be more than 0, not {getattr(self, name)}")
+        for name in ("ping_interval_s", "ping_timeout_s"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(f"{name} must be 0 (off) or more")
+        if self.root_path and not self.root_path.startswith("/"):
+            raise ConfigurationError(f"root_path must begin with '/': {self.root_path!r}")

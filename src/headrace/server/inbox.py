@@ -1,0 +1,100 @@
+"""A connection's inbox: one bounded queue, read by the one task that runs the application.
+
+Rules of this file:
+
+- The reading task is resumed *in place*: by whoever puts an event in from a callback of the
+  loop, without a turn of the loop, a handle or a future between the two. ``Inbox`` does what
+  ``asyncio.Task`` asks of the object that it waits for (``_asyncio_future_blocking``,
+  ``add_done_callback``, ``result``, ``cancel``), so the task is an ordinary one: it can be
+  cancelled, timed and inspected.
+- In place means: not while another task runs. From inside a task, ``Turn`` resumes it.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Generator
+from typing import Any
+
+from .turn import Turn
+
+__all__ = ["Inbox"]
+
+
+class Inbox:
+    """The events that wait for one application task."""
+
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "_cancelled",
+        "_context",
+        "_events",
+        "_noted",
+        "_wake",
+        "turn",
+    )
+
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
+        # A list, not a deque: the queue is short, and an empty deque takes 760 bytes.
+        self._events: list[dict[str, Any]] = []
+        self._asyncio_future_blocking = False
+        self._wake: Callable[[Inbox], object] | None = None
+        self._context: contextvars.Context | None = None
+        self._cancelled = False
+        self._noted = False
+
+    async def receive(self) -> dict[str, Any]:
+        """Return the oldest event; wait for one if there is none.
+
+        One task reads at a time: a second that waits meanwhile gets a RuntimeError.
+        """
+        while not self._events:
+            if self._wake is not None:
+                raise RuntimeError(
+                    "receive() is being awaited by another task: an ASGI application "
+                    "reads a connection in one task at a time"
+                )
+            await self
+        return self._events.pop(0)
+
+    def note(self) -> None:
+        """See to it that the reading task is resumed at the end of this turn."""
+        if self._wake is not None and not self._noted:
+            self._noted = True
+            self.turn.resume(self)
+
+    def resume(self) -> None:
+        """Run the reading task, in place, until it waits again."""
+        self._noted = False
+        wake, context = self._wake, self._context
+        if wake is not None and context is not None:
+            self._wake = self._context = None
+            context.run(wake, self)
+
+    # What a task asks of the object that it awaits
+
+    def __await__(self) -> Generator["Inbox", None, None]:
+        self._asyncio_future_blocking = True
+        yield self
+
+    def add_done_callback(
+        self, wake: Callable[["Inbox"], object], *, context: contextvars.Context
+    ) -> None:
+        self._wake = wake
+        self._context = context
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    def cancel(self, msg: object = None) -> bool:
+        del msg
+        if self._wake is None:
+            return False
+        self._cancelled = True
+        self.note()
+        return True
+
+    def result(self) -> None:
+        if self._cancelled:
+            self._cancelled = False
+            raise asyncio.CancelledError

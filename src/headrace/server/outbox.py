@@ -1,0 +1,213 @@
+"""The only writer of a connection.
+
+Rules of this file:
+
+- What is pushed in one turn of the loop leaves in one write at its end.
+- Bytes leave in this order: control frames and heads (``write``), messages (``push``), the
+  end (``finish``). A control frame may overtake messages, never the other way round.
+- The bytes that wait here are bounded. A message past the bound meets the policy for slow
+  clients; only whole messages are ever dropped, and each is counted.
+- What the transport holds beside that is one write and its high-water mark at most.
+"""
+
+import asyncio
+from enum import StrEnum
+from typing import Protocol
+
+from .turn import Turn
+
+__all__ = ["HIGH_WATER_BYTES", "Outbox", "Owner", "SlowClientPolicy"]
+
+#: A sender that can wait lets the socket catch up beyond this.
+HIGH_WATER_BYTES = 64 * 1024
+
+
+class SlowClientPolicy(StrEnum):
+    """What happens to messages that a client does not read fast enough."""
+
+    #: Close the connection with 1013 and a reason: the client may come again.
+    CLOSE = "close"
+    #: Drop the oldest messages that wait, as many as the bound asks.
+    DROP_OLDEST = "drop-oldest"
+    #: While the socket takes no more, keep the newest message only.
+    LATEST_ONLY = "latest-only"
+
+
+class Owner(Protocol):
+    """The connection that the outbox writes for."""
+
+    def overflowed(self) -> None:
+        """React to ``SlowClientPolicy.CLOSE``; the messages that waited are gone."""
+        ...
+
+    def dropped(self, messages: int) -> None:
+        """Count messages that were dropped."""
+        ...
+
+
+class Outbox:
+    """The bytes on their way to one socket.
+
+    Args:
+        transport: Where they go.
+        turn: Notes that there is something to write.
+        limit_bytes: Bytes that may wait here.
+        policy: What happens to messages past that.
+    """
+
+    __slots__ = (
+        "_control",
+        "_end",
+        "_messages",
+        "_noted",
+        "_waiters",
+        "limit_bytes",
+        "owner",
+        "paused",
+        "policy",
+        "transport",
+        "turn",
+        "waiting_bytes",
+    )
+
+    def __init__(
+        self,
+        transport: asyncio.WriteTransport,
+        turn: Turn,
+        owner: Owner,
+        *,
+        limit_bytes: int,
+        policy: SlowClientPolicy = SlowClientPolicy.CLOSE,
+    ) -> None:
+        self.transport = transport
+        self.turn = turn
+        self.owner = owner
+        self.limit_bytes = limit_bytes
+        self.policy = policy
+        self._control = b""
+        self._messages: list[bytes] = []
+        self._end: bytes | None = None
+        self._noted = False
+        self._waiters: list[asyncio.Future[None]] | None = None
+        #: Whether the socket takes no more for now.
+        self.paused = False
+        #: Bytes of the messages that wait here.
+        self.waiting_bytes = 0
+
+    def push(self, message: bytes) -> None:
+        """Send a whole message; the policy decides when too much waits. Never raises or blocks."""
+        self._messages.append(message)
+        self.waiting_bytes += len(message)
+        if not self._noted:
+            self._noted = True
+            self.turn.write(self)
+        if self.waiting_bytes > self.limit_bytes or self.paused:
+            self._bound()
+
+    def write(self, data: bytes) -> None:
+        """Send what must not be dropped, before the messages that wait."""
+        if data:
+            self._control += data
+            self._note()
+
+    def finish(self, data: bytes = b"") -> None:
+        """Send this behind all that waits; whatever comes later is ignored."""
+        if self._end is None:
+            self._end = data
+            self._note()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the end was sent, or waits for its turn."""
+        return self._end is not None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits here."""
+        return not (self._messages or self._control or self._end)
+
+    def flush(self) -> None:
+        """Hand all that waits to the socket, in one write."""
+        self._noted = False
+        if self.paused:
+            return
+        messages = self._messages
+        if self._control or self._end:
+            data = b"".join((self._control, *messages, self._end or b""))
+            self._control = b""
+            self._end = b"" if self._end is not None else None
+        elif len(messages) == 1:
+            data = messages[0]
+        elif messages:
+            data = b"".join(messages)
+        else:
+            return
+        messages.clear()
+        self.waiting_bytes = 0
+        self.transport.write(data)
+
+    async def drained(self) -> None:
+        """Wait until the socket takes more, if it does not."""
+        if self.waiting_bytes > HIGH_WATER_BYTES:
+            self.flush()
+        while self.paused and not self.transport.is_closing():
+            waiter = asyncio.get_running_loop().create_future()
+            if self._waiters is None:
+                self._waiters = []
+            self._waiters.append(waiter)
+            await waiter
+
+    def pause(self) -> None:
+        """Learn that the socket takes no more."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Learn that the socket takes more again."""
+        self.paused = False
+        self.flush()
+        if not self.paused:
+            self.release()
+
+    def release(self) -> None:
+        """Let every waiting sender go on."""
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def drop_messages(self) -> int:
+        """Forget the messages that wait; return how many there were."""
+        count = len(self._messages)
+        self._messages.clear()
+        self.waiting_bytes = 0
+        return count
+
+    def _note(self) -> None:
+        if not self._noted:
+            self._noted = True
+            self.turn.write(self)
+
+    def _bound(self) -> None:
+        if not self.paused:
+            # A burst, not a slow client: the socket has not been asked yet.
+            self.flush()
+            return
+        messages = self._messages
+        if self.policy is SlowClientPolicy.LATEST_ONLY:
+            if len(messages) > 1:
+                dropped = len(messages) - 1
+                del messages[:-1]
+                self.waiting_bytes = len(messages[0])
+                self.owner.dropped(dropped)
+        elif self.waiting_bytes <= self.limit_bytes:
+            return
+        elif self.policy is SlowClientPolicy.DROP_OLDEST:
+            dropped = 0
+            while self.waiting_bytes > self.limit_bytes and dropped < len(messages) - 1:
+                self.waiting_bytes -= len(messages[dropped])
+                dropped += 1
+            del messages[:dropped]
+            self.owner.dropped(dropped)
+        else:
+            self.owner.dropped(self.drop_messages())
+            self.owner.overflowed()

@@ -1,0 +1,91 @@
+"""What all connections of one server share."""
+
+import asyncio
+import email.utils
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..protocols.websocket import Timeouts
+from .config import Config
+from .turn import Turn
+from .wheel import Wheel
+
+__all__ = ["ASGIApplication", "Counters", "Drainable", "Message", "Runtime", "Scope"]
+
+Scope = dict[str, Any]
+Message = dict[str, Any]
+ASGIApplication = Callable[
+    [Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
+    Awaitable[None],
+]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since the server started."""
+
+    connections: int = 0
+    requests: int = 0
+    websockets: int = 0
+    refused: int = 0
+    application_errors: int = 0
+    slow_clients: int = 0
+    dropped_messages: int = 0
+
+
+class Drainable(Protocol):
+    """A connection, as the server sees it when it stops."""
+
+    def drain(self) -> None:
+        """Finish what is under way, begin nothing new, and close."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once; the application's task is cancelled."""
+        ...
+
+
+@dataclass(slots=True)
+class Runtime:
+    """The shared state of one server."""
+
+    app: ASGIApplication
+    config: Config
+    loop: asyncio.AbstractEventLoop
+    turn: Turn
+    wheel: Wheel
+    counters: Counters = field(default_factory=Counters)
+    #: Every open connection.
+    connections: set[Drainable] = field(default_factory=set)
+    #: Every task that runs the application, so that none is lost or forgotten.
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    #: What the application put into the lifespan's state.
+    state: dict[str, Any] = field(default_factory=dict)
+    draining: bool = False
+    timeouts: Timeouts = field(init=False)
+    #: The headers that a response has unless the application gave its own.
+    default_headers: list[tuple[bytes, bytes]] = field(init=False)
+    _date_second: int = 0
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.timeouts = Timeouts(
+            ping_interval_s=config.ping_interval_s or None,
+            ping_timeout_s=config.ping_timeout_s or None,
+            close_timeout_s=config.close_timeout_s,
+        )
+        self.default_headers = [(b"date", b"")]
+        if config.server_header:
+            self.default_headers.append((b"server", config.server_header.encode("ascii")))
+
+    def refresh_date(self) -> None:
+        """Keep the ``date`` of ``default_headers`` current; cheap enough for every request."""
+        second = int(time.time())
+        if second != self._date_second:
+            self._date_second = second
+            self.default_headers[0] = (
+                b"date",
+                email.utils.formatdate(second, usegmt=True).encode(),
+            )

@@ -1,0 +1,253 @@
+"""The server: listening sockets, the application's start and stop, and a graceful end.
+
+Rules of this file:
+
+- ``start`` returns when connections are accepted, ``stop`` when nothing of the server is left.
+- A stop: no new connections; the application hears of it (``websocket.disconnect`` 1001, then
+  the lifespan's shutdown); what is under way finishes; a deadline ends what does not.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import stat
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from ..exceptions import ConfigurationError
+from .config import Config
+from .connection import Connection
+from .lifespan import LifespanTask
+from .runtime import ASGIApplication, Counters, Runtime
+from .turn import Turn
+from .wheel import Wheel
+
+__all__ = ["Server"]
+
+logger = logging.getLogger("headrace.server")
+
+
+class Server:
+    """An ASGI server in this process, on the running event loop.
+
+    ::
+
+        async with Server(app, Config(port=0)) as server:
+            print(server.addresses)
+
+    Args:
+        app: An ASGI 3 application.
+        config: Where to listen, and every limit.
+    """
+
+    def __init__(self, app: ASGIApplication, config: Config | None = None) -> None:
+        self.app = app
+        self.config = config if config is not None else Config()
+        self._runtime: Runtime | None = None
+        self._lifespan: LifespanTask | None = None
+        self._listeners: list[asyncio.Server] = []
+        self._stopping = asyncio.Event()
+        self._hurried = False
+        self._socket_file: tuple[str, int] | None = None
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where the server listens: ``http://127.0.0.1:8000`` or ``unix:/run/app.sock``."""
+        return [_address(sock) for sock in self._sockets()]
+
+    @property
+    def port(self) -> int:
+        """The TCP port of the first listening socket."""
+        name = self._sockets()[0].getsockname()
+        port: int = name[1]
+        return port
+
+    @property
+    def counters(self) -> Counters:
+        """What happened since the start."""
+        assert self._runtime is not None, "the server has not been started"
+        return self._runtime.counters
+
+    async def start(self) -> None:
+        """Start the application and accept connections.
+
+        Raises ConfigurationError, with what to do, where the address can't be had or the
+        application says that it can't start.
+        """
+        loop = asyncio.get_running_loop()
+        runtime = self._runtime = Runtime(
+            app=self.app, config=self.config, loop=loop, turn=Turn(loop), wheel=Wheel(loop)
+        )
+        lifespan = self._lifespan = LifespanTask(self.app, self.config.lifespan, runtime.state)
+        sock = self._bind()
+        try:
+            await lifespan.start()
+            create = loop.create_unix_server if _is_unix(sock) else loop.create_server
+            listener = await create(
+                lambda: Connection(runtime), sock=sock, backlog=self.config.backlog
+            )
+        except BaseException:
+            sock.close()
+            self._remove_socket_file()
+            raise
+        self._listeners.append(listener)
+
+    async def stop(self) -> None:
+        """Stop gracefully; a second call, or ``hurry()``, ends it at once."""
+        runtime, config = self._runtime, self.config
+        if runtime is None:
+            return
+        runtime.draining = True
+        for listener in self._listeners:
+            listener.close()
+        self._remove_socket_file()
+        for connection in list(runtime.connections):
+            connection.drain()
+        if not await self._until_quiet(config.shutdown_timeout_s) and not self._hurried:
+            logger.warning(
+                "%d connections did not end in %g s: they are cut off",
+                len(runtime.connections),
+                config.shutdown_timeout_s,
+            )
+        for connection in list(runtime.connections):
+            connection.abort()
+        for task in list(runtime.tasks):
+            task.cancel()
+        if runtime.tasks:
+            await asyncio.wait(list(runtime.tasks), timeout=1 if self._hurried else 5)
+        if self._lifespan is not None:
+            await self._lifespan.stop(timeout_s=1 if self._hurried else config.shutdown_timeout_s)
+        runtime.wheel.close()
+        self._runtime = None
+        self._listeners.clear()
+
+    def hurry(self) -> None:
+        """End a graceful stop at once."""
+        self._hurried = True
+
+    async def serve(self) -> None:
+        """Start, run until SIGTERM or SIGINT, and stop; a second signal ends it at once."""
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for number in signals:
+            loop.add_signal_handler(number, self._signalled, number)
+        try:
+            await self.start()
+            for address in self.addresses:
+                logger.info("Headrace listens on %s", address)
+            await self._stopping.wait()
+            await self.stop()
+            logger.info("Headrace has stopped")
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
+
+    async def __aenter__(self) -> Self:
+        """Start."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop."""
+        await self.stop()
+
+    def _signalled(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self._stopping.is_set():
+            logger.warning("%s again: ending at once", name)
+            self.hurry()
+        else:
+            logger.info("%s: stopping; once more ends it at once", name)
+            self._stopping.set()
+
+    async def _until_quiet(self, timeout_s: float) -> bool:
+        """Wait until every connection and task has ended; False when the time is over."""
+        runtime = self._runtime
+        assert runtime is not None
+        deadline = runtime.loop.time() + timeout_s
+        while runtime.connections or runtime.tasks:
+            if self._hurried or runtime.loop.time() >= deadline:
+                return False
+            # Connections end in callbacks of their own; looking twenty times a second costs
+            # less than a future for each of them.
+            await asyncio.sleep(0.05)
+        return True
+
+    def _sockets(self) -> Sequence[socket.socket]:
+        return [sock for listener in self._listeners for sock in listener.sockets]
+
+    def _bind(self) -> socket.socket:
+        config = self.config
+        try:
+            if config.fd is not None:
+                return socket.socket(fileno=os.dup(config.fd))
+            if config.uds is not None:
+                return self._bind_unix(config.uds)
+            family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                sock.bind((config.host, config.port))
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as error:
+            where = (
+                f"file descriptor {config.fd}"
+                if config.fd is not None
+                else config.uds or f"{config.host} port {config.port}"
+            )
+            raise ConfigurationError(
+                f"cannot listen on {where}: {os.strerror(error.errno or 0)}; "
+                "is another program there? Choose another with --bind, --port, --uds or --fd"
+            ) from error
+        return sock
+
+    def _bind_unix(self, path: str) -> socket.socket:
+        with contextlib.suppress(FileNotFoundError):
+            # A socket that a killed server left behind may go; anything else may not.
+            if stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
+                os.unlink(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.bind(path)
+        except BaseException:
+            sock.close()
+            raise
+        self._socket_file = (path, os.stat(path).st_ino)
+        return sock
+
+    def _remove_socket_file(self) -> None:
+        if self._socket_file is not None:
+            path, inode = self._socket_file
+            self._socket_file = None
+            with contextlib.suppress(FileNotFoundError):
+                # Only our own: a successor may listen under the same name by now.
+                if os.stat(path).st_ino == inode:
+                    os.unlink(path)
+
+
+def _is_unix(sock: socket.socket) -> bool:
+    return sock.family == socket.AF_UNIX
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(path) == 0
+
+
+def _address(sock: socket.socket) -> str:
+    if _is_unix(sock):
+        return f"unix:{sock.getsockname()}"
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

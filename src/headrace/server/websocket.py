@@ -1,0 +1,539 @@
+"""One WebSocket: bytes <-> engine <-> ASGI events, and the lane to the channel layer.
+
+Rules of this file:
+
+- An inbound message takes one call: bytes, event, inbox, and the application's task runs.
+- Exactly one ``websocket.disconnect`` reaches the application, whatever ended the connection.
+- Reading pauses while the inbox is full; the application's ``send`` waits while the socket
+  is; events of the channel layer wait for nobody and meet the outbox's policy.
+- It is written once: what carries the bytes (TCP here, an HTTP/2 stream later) is a transport.
+"""
+
+import asyncio
+import logging
+from collections.abc import Hashable
+from enum import IntEnum
+from typing import Any, Protocol
+
+from ..exceptions import CloseCode, LocalProtocolError
+from ..protocols.extensions import Extension
+from ..protocols.websocket import (
+    CloseReceived,
+    ConnectionFailed,
+    Event,
+    State,
+    WebSocketEngine,
+)
+from .asgi import ClientDisconnected, message_type, outgoing_headers, unexpected
+from .inbox import Inbox
+from .outbox import HIGH_WATER_BYTES, Outbox
+from .runtime import Message, Runtime, Scope
+
+__all__ = ["Opening", "Phase", "WebSocketStream"]
+
+logger = logging.getLogger("headrace.server")
+
+#: Client-bound events that may wait for the accept.
+EARLY_EVENTS = 32
+
+
+class Phase(IntEnum):
+    """How far a WebSocket has come, as the application sees it."""
+
+    CONNECTING = 0
+    #: The application answers the handshake with an HTTP response of its own.
+    DENYING = 1
+    OPEN = 2
+    #: A close frame, ours or the client's, is on its way.
+    CLOSING = 3
+    #: The application has been told.
+    CLOSED = 4
+
+
+class Opening(Protocol):
+    """The HTTP side of a WebSocket, until it is accepted or refused."""
+
+    def take(self, data: bytes) -> bool:
+        """Keep what the client sends before it is accepted; False: let it wait in the socket."""
+        ...
+
+    def accept(
+        self, subprotocol: str | None, headers: list[tuple[bytes, bytes]]
+    ) -> tuple[tuple[Extension, ...], bytes]:
+        """Answer the handshake; return the agreed extensions and what was kept."""
+        ...
+
+    def refuse(self, status: int, reason: str) -> None:
+        """Answer with a plain text of one sentence, and end the connection."""
+        ...
+
+    def respond(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Begin a response of the application's own."""
+        ...
+
+    def body(self, data: bytes, *, more: bool) -> None:
+        """Send a part of its body; the last one ends the connection."""
+        ...
+
+
+class WebSocketStream(Inbox):
+    """A WebSocket between its transport and the application's task."""
+
+    __slots__ = (
+        "_early",
+        "_opening",
+        "_reading_paused",
+        "_runtime",
+        "_task",
+        "_wire",
+        "capacity",
+        "engine",
+        "outbox",
+        "peer",
+        "phase",
+        "tick",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        transport: asyncio.Transport,
+        outbox: Outbox,
+        opening: Opening,
+        *,
+        peer: str,
+    ) -> None:
+        super().__init__(runtime.turn)
+        self.transport = transport
+        self.outbox = outbox
+        self.phase = Phase.CONNECTING
+        self.peer = peer
+        self.tick: int | None = None
+        #: Events of the channel layer that may wait for the application.
+        self.capacity = runtime.config.inbox_limit
+        self.engine: WebSocketEngine | None = None
+        self._runtime = runtime
+        self._opening: Opening | None = opening
+        #: Events for the client that came before the accept.
+        self._early: list[Message] | None = None
+        self._reading_paused = False
+        self._task: asyncio.Task[None] | None = None
+        self._wire: Hashable = None
+
+    def start(self, scope: Scope) -> None:
+        """Run the application."""
+        runtime = self._runtime
+        runtime.counters.websockets += 1
+        runtime.connections.add(self)
+        self._events.append({"type": "websocket.connect"})
+        task = self._task = runtime.loop.create_task(self._run(scope))
+        runtime.tasks.add(task)
+        task.add_done_callback(runtime.tasks.discard)
+        runtime.wheel.schedule(self, runtime.loop.time() + runtime.config.accept_timeout_s)
+
+    async def _run(self, scope: Scope) -> None:
+        counters = self._runtime.counters
+        try:
+            await self._runtime.app(scope, self.receive, self.send)
+        except ClientDisconnected:
+            logger.debug("%s: the application sent to a WebSocket that was gone", self.peer)
+        except Exception as error:
+            status = getattr(error, "status", None)
+            if self.phase is Phase.CONNECTING and isinstance(status, int) and 400 <= status < 500:
+                # The application says by its exception that this is the client's mistake.
+                logger.info("%s: refused with %d: %s", self.peer, status, error)
+                self._refuse(status, str(error))
+                return
+            counters.application_errors += 1
+            logger.exception(
+                "%s: the application raised %s on a WebSocket (%s)",
+                self.peer,
+                type(error).__name__,
+                self.phase.name.lower(),
+            )
+            self._end(CloseCode.INTERNAL_ERROR, "the application failed")
+        else:
+            if self.phase is Phase.CONNECTING:
+                counters.application_errors += 1
+                logger.error("%s: the application neither accepted nor closed", self.peer)
+            self._end(CloseCode.NORMAL_CLOSURE, "")
+
+    def _end(self, code: int, reason: str) -> None:
+        """Close for an application that has come to its end, or that can't go on."""
+        match self.phase:
+            case Phase.CONNECTING:
+                self._refuse(500, "the application could not answer")
+            case Phase.DENYING:
+                self._abort()
+            case Phase.OPEN:
+                self._close(code, reason)
+
+    # From the transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client."""
+        engine = self.engine
+        if engine is None:
+            if self._opening is not None and not self._opening.take(data):
+                self._pause_reading()
+            return
+        self._take(engine.receive(data, self._runtime.loop.time()))
+
+    def eof_received(self) -> bool:
+        """Learn that the client sends no more; there is no half-open WebSocket."""
+        if self.engine is not None:
+            self._take(self.engine.receive_eof(self._runtime.loop.time()))
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Learn that the transport is gone."""
+        del error
+        runtime = self._runtime
+        runtime.connections.discard(self)
+        runtime.wheel.cancel(self)
+        if self.engine is not None and self.engine.state is not State.CLOSED:
+            self.engine.receive_eof(runtime.loop.time())
+        self._disconnect()
+        self.outbox.release()
+        self.resume()
+
+    def pause_writing(self) -> None:
+        """Learn that the socket takes no more."""
+        self.outbox.pause()
+
+    def resume_writing(self) -> None:
+        """Learn that the socket takes more again."""
+        self.outbox.resume()
+
+    def _take(self, events: list[Event]) -> None:
+        """Put what the client sent into the inbox, and let the application run."""
+        inbox = self._events
+        for event in events:
+            if type(event) is str:
+                inbox.append({"type": "websocket.receive", "text": event})
+            elif type(event) is bytes:
+                inbox.append({"type": "websocket.receive", "bytes": event})
+            elif isinstance(event, CloseReceived | ConnectionFailed):
+                self._closed_by_peer(event)
+        engine = self.engine
+        assert engine is not None
+        if control := engine.data_to_send():
+            self._send_control(control)
+        if self._wake is not None:
+            self.resume()
+        if len(inbox) >= self._runtime.config.inbox_limit or engine.has_unread:
+            self._pause_reading()
+            if engine.has_unread and len(inbox) < self._runtime.config.inbox_limit:
+                self._runtime.loop.call_soon(self._go_on)
+
+    def _closed_by_peer(self, event: CloseReceived | ConnectionFailed) -> None:
+        if isinstance(event, ConnectionFailed):
+            logger.info("%s: WebSocket failed with %d: %s", self.peer, event.code, event.reason)
+        self._disconnect()
+
+    def _send_control(self, control: bytes) -> None:
+        engine = self.engine
+        assert engine is not None
+        if engine.state is State.OPEN:
+            self.outbox.write(control)
+        else:
+            # A close frame: behind the messages that wait.
+            self.outbox.finish(control)
+            self._runtime.wheel.schedule(self, engine.deadline())
+        if engine.state is State.CLOSED:
+            self.outbox.flush()
+            self._linger()
+
+    def _linger(self) -> None:
+        """Close the transport once the close frame is out, reading on until the client has it."""
+        # RFC 6455 §7.1.1: the server closes first. What the client still sends is read and
+        # dropped for a while, for a reset would overtake our close frame.
+        if self.transport.is_closing():
+            return
+        if self.outbox.paused:
+            # Someone who doesn't read does not get to hold the connection either.
+            self.transport.close()
+            deadline = self._runtime.loop.time() + self._runtime.config.close_timeout_s
+            self._runtime.wheel.schedule(self, deadline)
+        elif self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._resume_reading()
+            self._runtime.wheel.schedule(self, self._runtime.loop.time() + 1.0)
+        else:
+            self.transport.close()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def _go_on(self) -> None:
+        """Take what was left unread while the inbox was full."""
+        if len(self._events) >= self._runtime.config.inbox_limit:
+            return
+        engine = self.engine
+        if engine is not None and engine.has_unread:
+            self._take(engine.receive(b"", self._runtime.loop.time()))
+            if engine.has_unread or len(self._events) >= self._runtime.config.inbox_limit:
+                return
+        self._resume_reading()
+
+    # To and from the application
+
+    async def receive(self) -> Message:
+        """Return the next event (the ASGI ``receive``)."""
+        message = await super().receive()
+        if self._reading_paused and len(self._events) == 0:
+            self._runtime.loop.call_soon(self._go_on)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Do what the application asks (the ASGI ``send``).
+
+        Waits while the socket takes no more. Raises LocalProtocolError for what the state or
+        the message's form forbids, ClientDisconnected (an OSError) when the client is gone.
+        """
+        if self.phase is Phase.OPEN and message.get("type") == "websocket.send":
+            engine = self.engine
+            assert engine is not None
+            outbox = self.outbox
+            outbox.push(engine.encode(_payload(message)))
+            if outbox.paused or outbox.waiting_bytes > HIGH_WATER_BYTES:
+                await outbox.drained()
+            return
+        type_ = message_type(message)
+        if self.phase >= Phase.CLOSING:
+            if type_ == "websocket.close":
+                return
+            raise ClientDisconnected(f"cannot send {type_!r}: the WebSocket is closed")
+        match self.phase, type_:
+            case Phase.CONNECTING, "websocket.accept":
+                self._accept(message)
+            case Phase.CONNECTING, "websocket.close":
+                self._refuse(403, "the application refused this WebSocket")
+            case Phase.OPEN, "websocket.close":
+                self._close(*_close_arguments(message))
+            case Phase.CONNECTING, "websocket.http.response.start":
+                self._begin_denial(message)
+            case Phase.DENYING, "websocket.http.response.body":
+                self._continue_denial(message)
+                await self.outbox.drained()
+            case _:
+                raise unexpected(message, state=self.phase.name, expected=_EXPECTED[self.phase])
+
+    def _accept(self, message: Message) -> None:
+        runtime = self._runtime
+        opening = self._opening
+        assert opening is not None
+        subprotocol = message.get("subprotocol")
+        if subprotocol is not None and not isinstance(subprotocol, str):
+            raise LocalProtocolError(f"a subprotocol is a str, not {subprotocol!r:.100}")
+        extensions, data = opening.accept(subprotocol, outgoing_headers(message))
+        engine = self.engine = WebSocketEngine(
+            runtime.loop.time(),
+            limits=runtime.config.websocket,
+            timeouts=runtime.timeouts,
+            extensions=extensions,
+        )
+        self._wire = engine.wire
+        self._opening = None
+        self.phase = Phase.OPEN
+        runtime.wheel.schedule(self, engine.deadline())
+        for event in self._early or ():
+            self.transmit(event, {})
+        self._early = None
+        if runtime.draining:
+            self.drain()
+        if data or self._reading_paused:
+            # In a turn of its own: the application's task, which accepts, is running now.
+            self._pause_reading()
+            runtime.loop.call_soon(self._begin_reading, data)
+
+    def _begin_reading(self, data: bytes) -> None:
+        engine = self.engine
+        assert engine is not None
+        self._reading_paused = False
+        self._take(engine.receive(data, self._runtime.loop.time()))
+        if not self._reading_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _begin_denial(self, message: Message) -> None:
+        status = message.get("status")
+        if not isinstance(status, int) or not 200 <= status <= 599:
+            raise LocalProtocolError(f"a denial has a status from 200 to 599, not {status!r:.50}")
+        headers = outgoing_headers(message)
+        assert self._opening is not None
+        self._opening.respond(status, headers)
+        self.phase = Phase.DENYING
+
+    def _continue_denial(self, message: Message) -> None:
+        more = bool(message.get("more_body", False))
+        assert self._opening is not None
+        self._opening.body(message.get("body", b""), more=more)
+        if not more:
+            self._runtime.counters.refused += 1
+            self._finish_refusal()
+
+    def _refuse(self, status: int, reason: str) -> None:
+        self._runtime.counters.refused += 1
+        assert self._opening is not None
+        self._opening.refuse(status, reason)
+        self._finish_refusal()
+
+    def _finish_refusal(self) -> None:
+        self._opening = self._early = None
+        self.outbox.flush()
+        self._linger()
+        self._disconnect()
+        self.note()
+
+    def _close(self, code: int, reason: str) -> None:
+        engine = self.engine
+        assert engine is not None
+        engine.send_close(code, reason, now=self._runtime.loop.time())
+        self.phase = Phase.CLOSING
+        self._send_control(engine.data_to_send())
+
+    def _disconnect(self) -> None:
+        """Tell the application, once, that it is over."""
+        if self.phase is not Phase.CLOSED:
+            self.phase = Phase.CLOSED
+            engine = self.engine
+            code = engine.close_code if engine is not None else CloseCode.ABNORMAL_CLOSURE
+            reason = engine.close_reason if engine is not None else ""
+            self._events.append({"type": "websocket.disconnect", "code": code, "reason": reason})
+
+    # From the channel layer (the lane)
+
+    def put(self, event: Message, /) -> bool:
+        """Take an event for the consumer's handler; False when there is no room."""
+        if len(self._events) >= self.capacity or self.phase is Phase.CLOSED:
+            return False
+        self._events.append(event)
+        if self._wake is not None and not self._noted:
+            self.note()
+        return True
+
+    def transmit(self, event: Message, frames: dict[Hashable, bytes], /) -> bool:
+        """Take an ASGI event for the client; False when it can't be sent any more."""
+        if self.phase is not Phase.OPEN:
+            return self._transmit_early(event)
+        if event["type"] != "websocket.send":
+            self._close(*_close_arguments(event))
+            return True
+        wire = self._wire
+        frame = frames.get(wire)
+        if frame is None or wire is None:
+            engine = self.engine
+            assert engine is not None
+            frame = frames[wire] = engine.encode(_payload(event))
+        self.outbox.push(frame)
+        return True
+
+    def _transmit_early(self, event: Message) -> bool:
+        if self.phase is not Phase.CONNECTING:
+            return False
+        if self._early is None:
+            self._early = []
+        if len(self._early) >= EARLY_EVENTS:
+            return False
+        self._early.append(event)
+        return True
+
+    # From the outbox, the wheel and the server
+
+    def overflowed(self) -> None:
+        """Close: the client does not read what it is sent."""
+        self._runtime.counters.slow_clients += 1
+        logger.warning(
+            "%s: the client is too slow, more than %d bytes wait for it: closing with 1013",
+            self.peer,
+            self.outbox.limit_bytes,
+        )
+        if self.phase is Phase.OPEN:
+            self._close(CloseCode.TRY_AGAIN_LATER, "too slow: too much is waiting to be read")
+
+    def dropped(self, messages: int) -> None:
+        """Count messages that a slow client will never see."""
+        self._runtime.counters.dropped_messages += messages
+
+    def expire(self, now: float) -> float | None:
+        """Act on a deadline: the accept, a ping, the close handshake."""
+        engine = self.engine
+        if engine is None:
+            if self.phase in (Phase.CONNECTING, Phase.DENYING):
+                logger.error(
+                    "%s: the application has not answered the handshake in %g s",
+                    self.peer,
+                    self._runtime.config.accept_timeout_s,
+                )
+                self._give_up()
+            else:
+                self._abort()
+            return None
+        if engine.state is State.CLOSED:
+            self._abort()
+            return None
+        if (deadline := engine.deadline()) is not None and deadline <= now:
+            self._take(engine.timeout(now))
+            # Where that ended the connection, its next look is scheduled already.
+            deadline = None if self.tick is not None else engine.deadline()
+        return deadline
+
+    def _give_up(self) -> None:
+        if self.phase is Phase.CONNECTING:
+            self._refuse(503, "the application took too long to answer")
+            self.resume()
+        else:
+            self._abort()
+        if self._task is not None:
+            self._task.cancel()
+
+    def drain(self) -> None:
+        """Close with 1001: the server stops."""
+        if self.phase is Phase.OPEN:
+            self._close(CloseCode.GOING_AWAY, "the server is stopping")
+
+    def abort(self) -> None:
+        """Close at once, and end the application's task."""
+        self._abort()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _abort(self) -> None:
+        self.transport.abort()
+
+
+_EXPECTED = {
+    Phase.CONNECTING: "websocket.accept, websocket.close or websocket.http.response.start",
+    Phase.DENYING: "websocket.http.response.body",
+    Phase.OPEN: "websocket.send or websocket.close",
+}
+
+
+def _payload(message: Message) -> str | bytes:
+    """Return the one thing that a ``websocket.send`` carries."""
+    text: Any = message.get("text")
+    if type(text) is str:
+        return text
+    data: Any = message.get("bytes")
+    if text is None and isinstance(data, bytes | bytearray | memoryview):
+        return data if type(data) is bytes else bytes(data)
+    if isinstance(text, str):
+        return str(text)
+    raise LocalProtocolError(
+        "websocket.send carries 'text' (a str) or 'bytes', "
+        f"not text={text!r:.50} and bytes={data!r:.50}"
+    )
+
+
+def _close_arguments(message: Message) -> tuple[int, str]:
+    code = message.get("code")
+    return (CloseCode.NORMAL_CLOSURE if code is None else code), message.get("reason") or ""

@@ -1,0 +1,94 @@
+"""Deadlines of many connections on one timer.
+
+A connection's deadline moves with nearly every message, and a timer of the loop for each
+would cost more than the message. So a connection sits in the bucket of the tick at which it
+wants to be looked at; when that tick comes it says when to look again. Putting in, moving
+and taking out are constant.
+"""
+
+import asyncio
+from typing import Protocol
+
+__all__ = ["Timed", "Wheel"]
+
+
+class Timed(Protocol):
+    """Something with a deadline."""
+
+    #: The bucket it sits in; None: in none. The wheel's own note.
+    tick: int | None
+
+    def expire(self, now: float) -> float | None:
+        """Act on what is due; return the next deadline, if any."""
+        ...
+
+
+class Wheel:
+    """Calls ``expire`` at most ``tick_s`` seconds after a deadline."""
+
+    __slots__ = ("_buckets", "_loop", "_next", "_tick_s", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, tick_s: float = 0.1) -> None:
+        self._loop = loop
+        self._tick_s = tick_s
+        self._buckets: dict[int, set[Timed]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._next = 0
+
+    def schedule(self, timed: Timed, deadline: float | None) -> None:
+        """Look at it when the deadline has passed, instead of when it was to be before."""
+        self.cancel(timed)
+        if deadline is None:
+            return
+        if self._timer is None:
+            self._start()
+        tick = timed.tick = max(self._next, int(deadline / self._tick_s) + 1)
+        bucket = self._buckets.get(tick)
+        if bucket is None:
+            bucket = self._buckets[tick] = set()
+        bucket.add(timed)
+
+    def cancel(self, timed: Timed) -> None:
+        """Look at it no more."""
+        if timed.tick is not None:
+            bucket = self._buckets.get(timed.tick)
+            if bucket is not None:
+                bucket.discard(timed)
+                if not bucket:
+                    del self._buckets[timed.tick]
+            timed.tick = None
+
+    def close(self) -> None:
+        """Stop the timer and forget everything."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for bucket in self._buckets.values():
+            for timed in bucket:
+                timed.tick = None
+        self._buckets.clear()
+
+    def _start(self) -> None:
+        now_tick = int(self._loop.time() / self._tick_s)
+        self._next = min(now_tick + 1, min(self._buckets, default=now_tick + 1))
+        self._timer = self._loop.call_at(self._next * self._tick_s, self._turn)
+
+    def _turn(self) -> None:
+        now = self._loop.time()
+        current = int(now / self._tick_s)
+        while self._next <= current and self._buckets:
+            due = self._buckets.pop(self._next, None)
+            self._next += 1
+            if due is None:
+                # A loop that was held up for long: jump over empty ticks.
+                self._next = max(self._next, min(self._buckets, default=self._next))
+                continue
+            for timed in due:
+                timed.tick = None
+            for timed in due:
+                deadline = timed.expire(now)
+                if timed.tick is None:
+                    self.schedule(timed, deadline)
+        self._timer = None
+        if self._buckets:
+            self._start()
