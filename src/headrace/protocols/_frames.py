@@ -14,7 +14,7 @@ from typing import Any
 from headrace.exceptions import RemoteProtocolError
 
 try:
-    import cython  # type: ignore[import-not-found, unused-ignore]
+    import cython  # type: ignore[import-not-found, import-untyped, unused-ignore]
 except ImportError:
     cython = SimpleNamespace(compiled=False)  # type: ignore[assignment, unused-ignore]
 

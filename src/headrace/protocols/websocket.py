@@ -200,15 +200,27 @@ class _Message:
         self.payload = bytearray()
         self.tail = b""  # the beginning of a character whose rest is still to come
 
-    def add(self, data: bytes, *, final: bool, limit_bytes: int) -> None:
-        """Take the next bytes of the message; ``final`` when they are the last."""
-        room = limit_bytes - len(self.payload)
+    def take(self, data: bytes, *, final: bool, limit_bytes: int) -> str | bytes | None:
+        """Take the next bytes of the message, and return it when they are the last."""
+        payload = self.payload
         for extension in self.decoders:
-            last = extension is self.decoders[-1]
-            data = extension.decode(data, limit_bytes=room if last else limit_bytes, final=final)
+            # What passes from one extension to the next isn't kept: only the last adds to it.
+            kept = len(payload) if extension is self.decoders[-1] else 0
+            data = extension.decode(data, limit_bytes=limit_bytes - kept, final=final)
+        if final and not payload:
+            return self._decode(data) if self.text else data
         if self.text:
             self._check_text(data, final=final)
-        self.payload += data
+        payload += data
+        if not final:
+            return None
+        return payload.decode() if self.text else bytes(payload)
+
+    def _decode(self, data: bytes) -> str:
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            raise _invalid_text() from None
 
     def _check_text(self, data: bytes, *, final: bool) -> None:
         # The text is decoded once more when it is complete: pieces of str would take up to
@@ -433,22 +445,21 @@ class WebSocketEngine:
         self, message: _Message, data: bytes, start: int, end: int, events: list[Event]
     ) -> None:
         """Take a piece of the present frame's payload, and the message when that completes it."""
-        mask = message.mask
         length = end - start
         message.left -= length
         complete = message.final and not message.left
-        message.add(
-            unmask(data, start, end, mask),
+        event = message.take(
+            unmask(data, start, end, message.mask),
             final=complete,
             limit_bytes=self._limits.message_bytes,
         )
-        if complete:
+        if event is not None:
             self._message = None
             if self.state is OPEN:
-                payload = message.payload
-                events.append(payload.decode() if message.text else bytes(payload))
-        elif message.left and length & 3:
-            message.mask = mask[length & 3 :] + mask[: length & 3]
+                events.append(event)
+        elif length & 3:
+            turned = length & 3
+            message.mask = message.mask[turned:] + message.mask[:turned]
 
     def _check_control(self, head: int, length: int) -> None:
         """RFC 6455 §5.5: a control frame is whole and at most 125 bytes long."""
@@ -515,9 +526,11 @@ class WebSocketEngine:
                 payload = message.encode()
             except UnicodeEncodeError as error:
                 raise LocalProtocolError(f"cannot send text that is no UTF-8: {error}") from None
-        else:
+        elif isinstance(message, bytes | bytearray | memoryview):
             head = _FIN | _BINARY
             payload = bytes(message)
+        else:
+            raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
         for extension in self._extensions:
             transformed = extension.encode(payload)
             if transformed is not None:
