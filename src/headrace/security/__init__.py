@@ -1,0 +1,1 @@
+"""What protects an application from other people's pages."""

@@ -1,0 +1,140 @@
+"""Whose pages may open a WebSocket here: the Origin header against a list.
+
+A browser lets any page open a WebSocket to any host, and sends that host's cookies along;
+the Origin header, which a page can't forge, is all that tells them apart.
+
+Rules of this file:
+
+- What is not allowed is denied: a foreign origin, ``null``, none at all, several, or one
+  that isn't a URL. Only ``"*"`` lets them pass.
+- Each denial is one line in the log ``headrace.security``, bounded and escaped, since an
+  attacker writes half of it.
+"""
+
+import logging
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+from urllib.parse import ParseResult, urlparse
+
+from django.conf import settings
+from django.utils.http import is_same_domain
+
+from ..exceptions import ConfigurationError
+from ..middleware import ASGIApplication, Handover, Receive, Scope, Send, Stage
+
+__all__ = ["AllowedHostsOriginValidator", "OriginValidator", "WebsocketDenier"]
+
+logger = logging.getLogger("headrace.security")
+
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_LOGGED_CHARACTERS = 200
+
+
+class OriginValidator(Stage):
+    """Lets those WebSockets through to ``application`` whose origin is allowed.
+
+    An allowed origin is a host (``example.com``, ``example.com:8443``), a host and all below
+    it (``.example.com``), either of them with scheme and, where it isn't the scheme's own,
+    port (``https://example.com``, ``http://.example.com:8000``), or ``*`` for any.
+    """
+
+    def __init__(self, application: ASGIApplication, allowed_origins: Iterable[str]) -> None:
+        self.application = application
+        self.allowed_origins = allowed_origins
+
+    def enter(self, scope: Scope, receive: Receive, send: Send) -> Handover:
+        """Hand on to the application, or to a ``WebsocketDenier``."""
+        if scope["type"] != "websocket":
+            raise ConfigurationError(
+                f"OriginValidator got a scope of type {scope['type']!r}: put it behind the key "
+                "'websocket' of the ProtocolTypeRouter"
+            )
+        origins = [value for name, value in scope.get("headers", ()) if name == b"origin"]
+        if self.valid_origin(_parse(origins)):
+            return self.application, scope, receive, send
+        logger.warning(
+            "WebSocket %s denied: %s is not among the allowed origins",
+            _shown(scope.get("path", "")),
+            f"origin {_shown(b', '.join(origins).decode('latin-1'))}" if origins else "no origin",
+        )
+        return WebsocketDenier(), scope, receive, send
+
+    def valid_origin(self, parsed_origin: ParseResult | None) -> bool:
+        """Tell whether a connection with this origin, None for none, is let through."""
+        return self.validate_origin(parsed_origin)
+
+    def validate_origin(self, parsed_origin: ParseResult | None) -> bool:
+        """Tell whether any of the allowed origins matches."""
+        return any(
+            pattern == "*" or self.match_allowed_origin(parsed_origin, pattern)
+            for pattern in self.allowed_origins
+        )
+
+    def match_allowed_origin(self, parsed_origin: ParseResult | None, pattern: str) -> bool:
+        """Tell whether this one of the allowed origins matches; a port must match exactly."""
+        if parsed_origin is None or not parsed_origin.hostname:
+            return False
+        scheme, host, port = _parse_pattern(pattern)
+        return (
+            is_same_domain(parsed_origin.hostname, host)
+            and (not scheme or parsed_origin.scheme == scheme)
+            and (port is None or self.get_origin_port(parsed_origin) == port)
+        )
+
+    def get_origin_port(self, origin: ParseResult) -> int | None:
+        """Return the origin's port, or that of its scheme, or None."""
+        return origin.port or _DEFAULT_PORTS.get(origin.scheme)
+
+
+def AllowedHostsOriginValidator(application: ASGIApplication) -> OriginValidator:  # noqa: N802 - as a class
+    """Let those WebSockets through that come from a page of ``ALLOWED_HOSTS``.
+
+    With DEBUG and no ALLOWED_HOSTS those are the local hosts, as in Django.
+    """
+    hosts: Iterable[str] = settings.ALLOWED_HOSTS
+    if settings.DEBUG and not hosts:
+        hosts = ["localhost", "127.0.0.1", "[::1]"]
+    return OriginValidator(application, hosts)
+
+
+class WebsocketDenier:
+    """An ASGI application that refuses each WebSocket before it is accepted."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wait for the connection's first event, and refuse it: the client gets a 403."""
+        del scope
+        await receive()
+        await send({"type": "websocket.close"})
+
+    @classmethod
+    def as_asgi(cls) -> ASGIApplication:
+        """Return an ASGI application, as a consumer's ``as_asgi`` does."""
+        return cls()
+
+
+def _parse(origins: list[bytes]) -> ParseResult | None:
+    if len(origins) != 1:
+        return None
+    try:
+        origin = urlparse(origins[0].decode("ascii"))
+        origin.port  # noqa: B018 - raises ValueError for a port that can't be
+    except ValueError:
+        return None
+    return origin
+
+
+@lru_cache(maxsize=1024)
+def _parse_pattern(pattern: str) -> tuple[str, str, int | None]:
+    """Return scheme, host and port; None is any port."""
+    pattern = pattern.lower()
+    parsed = urlparse(pattern if "//" in pattern else f"//{pattern}")
+    host = parsed.hostname or pattern
+    port = parsed.port or _DEFAULT_PORTS.get(parsed.scheme)
+    return parsed.scheme, host, port
+
+
+def _shown(text: Any) -> str:
+    """Return the text, quoted, printable and bounded."""
+    shown = ascii(text)
+    return shown if len(shown) <= _LOGGED_CHARACTERS else f"{shown[:_LOGGED_CHARACTERS]}…"
