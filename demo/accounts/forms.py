@@ -3,11 +3,19 @@
 import random
 
 from django import forms
-from django.contrib.auth.forms import UserCreationForm
+from django.contrib.auth.forms import AuthenticationForm, UserCreationForm
 
 from accounts.models import User
 
-__all__ = ["SignUpForm"]
+__all__ = ["LoginForm", "SignUpForm"]
+
+
+class LoginForm(AuthenticationForm):
+    """Name and password. It doesn't take the focus: most come in by a click, above it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.fields["username"].widget.attrs.pop("autofocus")
 
 
 class SignUpForm(UserCreationForm):

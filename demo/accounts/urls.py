@@ -5,7 +5,7 @@ from accounts import views
 
 urlpatterns = [
     path("login/", views.LoginView.as_view(), name="login"),
-    path("login/as/<str:username>/", views.login_as, name="login_as"),
+    path("login/as/<str:username>/", views.LoginAsView.as_view(), name="login_as"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("signup/", views.sign_up, name="sign_up"),
 ]

@@ -75,9 +75,10 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
     async def receive(self, text_data=None, bytes_data=None, **kwargs):
         content = {}
         try:
-            if wait := self.allowance.take(time.monotonic()):
-                raise Refused("rate", "Too much at once.", retry_after_s=wait)
+            wait = self.allowance.take(time.monotonic())
             content = self.read(text_data)
+            if wait:
+                raise Refused("rate", "Too much at once.", retry_after_s=wait)
             command = self.commands.get(content.get("type"))
             if command is None:
                 raise Refused("unknown_command", "This is no command that a room knows.")
@@ -147,10 +148,11 @@ class RoomConsumer(ChatConsumer):
         await self.welcome()
 
     async def disconnect(self, code):
-        # However the connection ended, and whatever it had got to. The memberships in the groups
-        # leave by themselves.
+        # However the connection ended, and however far it had got. All memberships leave with the
+        # consumer; this one goes first, because a farewell to oneself can't be delivered.
         if self.room is None:
             return
+        await self.channel_layer.group_discard(self.group, self.channel_name)
         revision = presence.leave(self.room.pk, self.user.pk, self.channel_name)
         if revision is not None:
             await self.tell_presence(here=False, revision=revision)
@@ -238,13 +240,14 @@ class RoomConsumer(ChatConsumer):
 
     async def mark_read(self, content):
         number = number_of(content.get("number"), "number")
-        if await database_sync_to_async(ReadMark.objects.advance)(
+        mark = await database_sync_to_async(ReadMark.objects.advance)(
             room=self.room, user=self.user, number=number
-        ):
+        )
+        if mark is not None:
             # The same user's other tabs and devices clear their marks too.
             await self.channel_layer.group_send(
                 user_group(self.user.pk),
-                for_browsers({"type": "read", "room": self.room.slug, "number": number}),
+                for_browsers({"type": "read", "room": self.room.slug, "number": mark}),
             )
 
     async def typing(self, content):

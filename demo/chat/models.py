@@ -162,18 +162,17 @@ class Message(models.Model):
 
 
 class ReadMarkQuerySet(models.QuerySet):
-    def advance(self, *, room, user, number) -> bool:
-        """Note that ``user`` has read up to ``number``; return False if that was known.
+    def advance(self, *, room, user, number) -> int | None:
+        """Note that ``user`` has read up to ``number``; return the mark, or None if it stood there.
 
         A mark goes neither back, nor beyond what there is to read.
         """
-        last_number = Room.objects.values_list("last_number", flat=True).get(pk=room.pk)
-        number = min(number, last_number)
+        number = min(number, Room.objects.values_list("last_number", flat=True).get(pk=room.pk))
         mark = self.filter(room=room, user=user)
         if mark.filter(number__lt=number).update(number=number):
-            return True
+            return number
         _, created = self.get_or_create(room=room, user=user, defaults={"number": number})
-        return created
+        return number if created else None
 
 
 class ReadMark(models.Model):

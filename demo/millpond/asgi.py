@@ -7,11 +7,10 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "millpond.settings")
 django_application = get_asgi_application()  # before the imports that need Django's apps
 
-from headrace.auth import AuthMiddlewareStack  # noqa: E402
-from headrace.security.websocket import AllowedHostsOriginValidator  # noqa: E402
-
 from chat.routing import websocket_urlpatterns  # noqa: E402
+from headrace.auth import AuthMiddlewareStack  # noqa: E402
 from headrace.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
+from headrace.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 from millpond.staticfiles import StaticFiles  # noqa: E402
 
 application = ProtocolTypeRouter(

@@ -17,6 +17,7 @@ PEOPLE = (
     ("priya", "Priya Raman", User.Color.VIOLET),
     ("tomas", "Tomás Rivera", User.Color.BLUE),
     ("wen", "Wen Li", User.Color.ROSE),
+    ("edith", "Edith Novák", User.Color.MOSS),
 )
 
 ROOMS = (
@@ -52,6 +53,8 @@ ROOMS = (
         ("priya", 6, "That's a sign somewhere, isn't it? Minus one day, turned into plus one."),
         ("tomas", 21, "It was. Fixed, with a test that goes back to 1900."),
         ("maya", 4, "Lovely. Let's ship it on Thursday then, not on Friday."),
+        ("wen", 12, "Thursday is the day of the good cake, so I support this."),
+        ("edith", 1, "Best argument in this room so far."),
     ),
     (
         "Reading Room",
@@ -66,10 +69,12 @@ ROOMS = (
 
 # How far some have read, so that there is something new to find: (user name, room, unread).
 BEHIND = (
-    ("maya", "Workshop", 3),
+    ("maya", "Workshop", 2),
+    ("maya", "Reading Room", 1),
     ("jonas", "Mill Pond", 2),
-    ("jonas", "Reading Room", 1),
-    ("wen", "Workshop", 4),
+    ("tomas", "Workshop", 3),
+    ("wen", "Reading Room", 4),
+    ("edith", "Mill Pond", 5),
 )
 
 

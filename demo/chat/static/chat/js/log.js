@@ -5,7 +5,7 @@ import { render } from "./template.js";
 const SAME_BREATH_MS = 5 * 60_000; // messages of one author this close stand together
 const AT_BOTTOM_PX = 60;
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "short" });
 const dayOfYear = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
 const fullDate = new Intl.DateTimeFormat(undefined, { dateStyle: "long" });
@@ -30,6 +30,7 @@ export class MessageLog {
     }
     this.#byNumber.forEach((element) => this.#arrange(element));
     this.toBottom();
+    this.#holdBottom();
   }
 
   get first() {
@@ -43,6 +44,14 @@ export class MessageLog {
 
   onScroll(callback) {
     this.#frame.addEventListener("scroll", callback, { passive: true });
+  }
+
+  // Whoever reads the latest messages goes on doing so while the box below grows, or a keyboard
+  // slides in.
+  #holdBottom() {
+    let wasAtBottom = true;
+    this.onScroll(() => (wasAtBottom = this.isAtBottom));
+    new ResizeObserver(() => wasAtBottom && this.toBottom()).observe(this.#frame);
   }
 
   toBottom() {

@@ -8,7 +8,7 @@ const TYPING_MS = 6_000; // if its end is never told
 export class People {
   #you;
   #list = document.querySelector(".people-list");
-  #count = document.querySelector("[data-people-count]");
+  #counts = document.querySelectorAll("[data-people-count]");
   #typingLine = document.querySelector(".typing");
   #elements = new Map(); // by user id
   #revisions = new Map();
@@ -69,14 +69,18 @@ export class People {
     this.#elements.set(person.id, element);
     const after = [...this.#list.children].find((each) => each.name.localeCompare(person.name) > 0);
     this.#list.insertBefore(element, after ?? null);
-    this.#count.textContent = this.#elements.size;
+    this.#showCount();
   }
 
   #remove(id) {
     clearTimeout(this.#elements.get(id).goodbye);
     this.#elements.get(id).remove();
     this.#elements.delete(id);
-    this.#count.textContent = this.#elements.size;
+    this.#showCount();
+  }
+
+  #showCount() {
+    for (const count of this.#counts) count.textContent = this.#elements.size;
   }
 
   #showTyping() {

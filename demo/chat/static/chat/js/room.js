@@ -191,7 +191,7 @@ function boxChanged() {
   problem.textContent = "";
   box.removeAttribute("aria-invalid");
   const left = limit - lengthOf(box.value.trim());
-  counter.textContent = left < 200 ? `${left} left` : "";
+  counter.textContent = left < 0 ? `${-left} too many` : left < 200 ? `${left} left` : "";
   counter.classList.toggle("over", left < 0);
   writeJson(keyOf("draft"), box.value);
 }
@@ -227,7 +227,7 @@ form.addEventListener("submit", (event) => {
   if (!text) {
     complain("Write something first.");
   } else if (over > 0) {
-    complain(`That is ${over} character${over === 1 ? "" : "s"} too long. Please shorten it.`);
+    complain(`Too long by ${over} character${over === 1 ? "" : "s"}. Please shorten it.`);
   } else if (live.state === "stopped") {
     complain(`Not sent. ${live.reason}`);
   } else {
