@@ -41,14 +41,14 @@ BROWSER = (  # what a browser sends beside the least that a handshake needs
 
 def main() -> int:
     options = _options()
-    if options.render:
-        return _publish(json.loads(options.render.read_text()), options)
-    failed = environment.install()
-    if not environment.is_active():
-        command = [str(BIN / "python"), "-m", "benchmarks", *sys.argv[1:]]
-        os.chdir(ROOT)
-        os.execv(command[0], command)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, and stops what runs
+    if not environment.is_active():
+        environment.install()
+        command = [str(BIN / "python"), "-m", "benchmarks", *sys.argv[1:]]
+        os.execv(command[0], command)
+    if options.render:
+        _publish(json.loads(options.render.read_text()), options)
+        return 0
     raw: dict[str, Any] = {
         "machine": environment.machine(),
         "versions": environment.versions(),
@@ -58,9 +58,12 @@ def main() -> int:
         "cells": [],
     }
     interrupted = False
-    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:
+    with (
+        environment.exclusive(),
+        tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch,
+    ):
         try:
-            _run(raw["cells"], options, failed, Path(scratch))
+            _run(raw["cells"], options, Path(scratch))
         except KeyboardInterrupt:
             interrupted = True
             print(f"# interrupted: {len(raw['cells'])} cells were measured", file=sys.stderr)
@@ -69,10 +72,9 @@ def main() -> int:
     return 130 if interrupted else 0
 
 
-def _run(
-    cells: list[dict[str, Any]], options: argparse.Namespace, failed: dict[str, str], scratch: Path
-) -> None:
+def _run(cells: list[dict[str, Any]], options: argparse.Namespace, scratch: Path) -> None:
     generator = environment.compile_generator(scratch)
+    failed = environment.failed()
     peers = HERE / "peers"
     variables = {
         "PYTHONPATH": str(peers),
@@ -128,7 +130,7 @@ def _progress(number: int, work: Workload, row: Row, cell: dict[str, Any]) -> No
     print(line, file=sys.stderr, flush=True)
 
 
-def _publish(raw: dict[str, Any], options: argparse.Namespace) -> int:
+def _publish(raw: dict[str, Any], options: argparse.Namespace) -> None:
     """Print the tables, and write tables, raw results and plot."""
     results = Results(raw)
     text = markdown(results)
@@ -140,11 +142,11 @@ def _publish(raw: dict[str, Any], options: argparse.Namespace) -> int:
     if options.publish:
         before, _, rest = PAGE.read_text().partition(BEGIN)
         after = rest.partition(END)[2]
-        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+        picture = f"![The published run as bars]({PICTURE.relative_to(PAGE.parent)})"
+        PAGE.write_text(f"{before}{BEGIN}\n\n{picture}\n\n{text}\n{END}{after}")
         PUBLISHED.write_text(json.dumps(raw, indent=1) + "\n")
         plot(results, PICTURE)
     print(f"# written: {options.output}/results.(md|json|svg)", file=sys.stderr)
-    return 0
 
 
 def _options() -> argparse.Namespace:
@@ -181,3 +183,5 @@ if __name__ == "__main__":
         sys.exit(main())
     except BenchmarkError as error:
         sys.exit(f"benchmarks: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -151,7 +151,7 @@ ROWS = (
     ),
     Row(
         key="uvicorn-sansio",
-        label="Uvicorn, bare ASGI (websockets-sansio, its default)",
+        label="Uvicorn, bare ASGI (websockets-sansio)",
         command=_uvicorn("websockets-sansio"),
         paths=_BARE,
         needs=("uvicorn", "websockets"),
@@ -166,7 +166,7 @@ ROWS = (
     ),
     Row(
         key="uvicorn-legacy",
-        label="Uvicorn, bare ASGI (websockets, deprecated)",
+        label="Uvicorn, bare ASGI (websockets)",
         command=_uvicorn("websockets"),
         paths=_BARE,
         needs=("uvicorn", "websockets"),

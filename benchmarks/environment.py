@@ -5,6 +5,7 @@
 - A peer that can't be installed is a fact to report, not an error.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ __all__ = [
     "HERE",
     "BenchmarkError",
     "compile_generator",
+    "exclusive",
+    "failed",
     "install",
     "is_active",
     "machine",
@@ -49,26 +54,42 @@ def is_active() -> bool:
     return Path(sys.prefix).resolve() == VENV
 
 
-def install() -> dict[str, str]:
-    """Bring ``.venv-bench`` up to date; return what can't be installed, and why."""
-    state: dict[str, Any] = json.loads(STATE.read_text()) if STATE.exists() else {}
+def install() -> None:
+    """Bring ``.venv-bench`` up to date."""
     if not (BIN / "python").exists():
         _say(f"creating {VENV.name}")
         venv.create(VENV, with_pip=True)
-        state = {}
-    wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
-    if state.get("requirements") != wanted:
-        _say("installing the peers")
-        state = {"requirements": wanted, "failed": _install_peers()}
-    wanted = _sources_digest()
-    if state.get("headrace") != wanted:
-        _say("installing headrace from the checkout")
-        state["failed"].pop("headrace", None)
-        state["failed"] |= _install_headrace()
-        state["headrace"] = wanted
-    STATE.write_text(json.dumps(state, indent=1))
-    failed: dict[str, str] = state["failed"]
-    return failed
+    with exclusive():
+        state = _state()
+        wanted = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+        if state.get("requirements") != wanted:
+            _say("installing the peers")
+            state = {"requirements": wanted, "failed": _install_peers()}
+            STATE.write_text(json.dumps(state, indent=1))
+        wanted = _sources_digest()
+        if state.get("headrace") != wanted:
+            _say("installing headrace from the checkout")
+            state["failed"].pop("headrace", None)
+            state["failed"] |= _install_headrace()
+            state["headrace"] = wanted
+            STATE.write_text(json.dumps(state, indent=1))
+
+
+def failed() -> dict[str, str]:
+    """Return what could not be installed, and why."""
+    found: dict[str, str] = _state().get("failed", {})
+    return found
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Refuse to go on beside another run: each would spoil the other's figures."""
+    with (VENV / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BenchmarkError("another run of the benchmark is under way") from None
+        yield
 
 
 def compile_generator(directory: Path) -> Path:
@@ -106,7 +127,16 @@ def machine() -> dict[str, object]:
 def versions() -> dict[str, str]:
     """Return name and version of everything that took part and is installed."""
     names = ("headrace", *(_name(line) for line in _requirements()))
-    return {name: found for name in names if (found := _version(name))}
+    found = {name: version for name in names if (version := _version(name))}
+    if "headrace" in found:
+        compiled = any(path.suffix == ".so" for path in metadata.files("headrace") or ())
+        found["headrace"] += " (with compiled parts)" if compiled else " (pure Python)"
+    return found
+
+
+def _state() -> dict[str, Any]:
+    state: dict[str, Any] = json.loads(STATE.read_text()) if STATE.exists() else {}
+    return state
 
 
 def _requirements() -> list[str]:

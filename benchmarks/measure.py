@@ -48,7 +48,7 @@ class Cell:
     generator_cores: float | None = None
     other_cores: float | None = None  # what else kept the machine busy
     frames_per_read: float | None = None
-    resident_bytes: float | None = None  # memory by RSS; ``rate`` is by PSS
+    resident_bytes: float | None = None  # by RSS, where ``rate`` is anonymous memory
 
     @property
     def is_client_bound(self) -> bool:
@@ -153,14 +153,18 @@ class Server(Process):
         return ticks / TICKS
 
     def memory(self) -> tuple[int, int]:
-        """Return PSS and RSS of all its processes, in bytes."""
-        found = {"Pss": 0, "Rss": 0}
+        """Return the anonymous memory and the RSS of all its processes, in bytes.
+
+        The first is what they allocated, pages that they share among each other counted once;
+        the pages of programs and libraries, which come and go with what else runs, are not in it.
+        """
+        found = {"Pss_Anon": 0, "Rss": 0}
         for pid in self.pids():
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 name, _, rest = line.partition(":")
                 if name in found:
                     found[name] += int(rest.split()[0]) * 1024
-        return found["Pss"], found["Rss"]
+        return found["Pss_Anon"], found["Rss"]
 
     def settled_memory(self) -> tuple[int, int]:
         """Return the memory once it has stopped to change, or after five seconds."""
@@ -283,8 +287,8 @@ def _memory(server: Server, load: Generator, plan: Plan) -> Cell:
     load.ask(f"open {plan.idle}")
     load.expect("opened", within_s=240)
     after = server.settled_memory()
-    pss, rss = ((b - a) / plan.idle for a, b in zip(before, after, strict=True))
-    return Cell(rate=pss, resident_bytes=rss)
+    anonymous, resident = ((b - a) / plan.idle for a, b in zip(before, after, strict=True))
+    return Cell(rate=anonymous, resident_bytes=resident)
 
 
 def _stat(pid: int) -> list[str]:

@@ -10,6 +10,7 @@ what slows the whole machine down for a while cancels out.
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,20 @@ class Results:
         return max(rates, key=rates.__getitem__, default=None)
 
     def ratio(
-        self, row: str, workload: str, beside: str, beside_workload: str | None = None
+        self,
+        row: str,
+        workload: str,
+        beside: str,
+        beside_workload: str | None = None,
+        *,
+        measure: Callable[[Cell], float] = attrgetter("rate"),
     ) -> Spread | None:
-        """Return the ratios of the rates, round by round."""
+        """Return by how much a row is ahead of another, round by round."""
         beside_workload = beside_workload or workload
         reference = self.uvicorn(beside_workload) if beside == "uvicorn" else beside
         theirs = self.cells(reference or "", beside_workload)
         return self._spread(
-            cell.rate / theirs[number].rate
+            measure(cell) / measure(theirs[number])
             for number, cell in self.cells(row, workload).items()
             if number in theirs
         )
@@ -107,30 +114,42 @@ def markdown(results: Results) -> str:
 
 
 def _targets(results: Results) -> str:
-    lines = [_target(results, target) for target in TARGETS]
-    table = _table(["Target", "Measured (least–greatest)", ""], [line for line in lines if line])
-    return f"### Targets\n\n{table}"
+    lines = [_target(results, target) for target in TARGETS if _took_part(results, target)]
+    if not lines:
+        return ""
+    heads = ["Target", "Measured (least–greatest)", "By server CPU", "Verdict"]
+    return f"### Targets\n\n{_table(heads, lines)}"
 
 
-def _target(results: Results, target: Target) -> list[str] | None:
+def _took_part(results: Results, target: Target) -> bool:
+    return any(row.key == target.row for row in results.rows(target.workload))
+
+
+def _target(results: Results, target: Target) -> list[str]:
     row, work = target.row, target.workload
-    if not (results.cells(row, work) or results.error(row, work)):
-        return None
     if target.beside is None:
         found = results.rate(row, work)
         if found is None:
-            return [target.text, "–", "not measured"]
-        text, reached = _span(found, _figure), found.median <= target.limit
-    else:
-        found = results.ratio(row, work, target.beside, target.beside_workload)
-        if found is None:
-            return [target.text, "–", "not measured"]
-        text, reached = _span(found, _times), found.median >= target.limit
-        reference = target.beside
-        if reference == "uvicorn":
-            reference = results.uvicorn(work) or reference
-        text += results.marks(reference, target.beside_workload or work)
-    return [target.text, text, "reached" if reached else "**not reached**"]
+            return [target.text, "–", "–", "not measured"]
+        reached = found.median <= target.limit
+        return [target.text, _span(found, "{:,.0f}".format), "–", _verdict(reached)]
+    beside = target.beside, target.beside_workload
+    found = results.ratio(row, work, *beside)
+    by_cpu = results.ratio(row, work, *beside, measure=_operations_per_cpu_s)
+    if found is None or by_cpu is None:
+        return [target.text, "–", "–", "not measured"]
+    reference = (results.uvicorn(work) if target.beside == "uvicorn" else None) or target.beside
+    marks = results.marks(reference, target.beside_workload or work)
+    verdict = _verdict(found.median >= target.limit)
+    return [target.text, _span(found, _times) + marks, _span(by_cpu, _times), verdict]
+
+
+def _verdict(reached: bool) -> str:
+    return "reached" if reached else "**not reached**"
+
+
+def _operations_per_cpu_s(cell: Cell) -> float:
+    return 1 / cell.server_us if cell.server_us else float("nan")
 
 
 def _summary(results: Results) -> str:
@@ -258,16 +277,22 @@ def plot(results: Results, target: Path) -> None:
     figure, axes = pyplot.subplots(
         len(height),
         columns,
-        figsize=(6.2 * columns, sum(0.27 * bars + 0.75 for bars in height)),
+        figsize=(6.2 * columns, 0.3 + sum(0.27 * bars + 0.75 for bars in height)),
         height_ratios=[bars + 1 for bars in height],
         squeeze=False,
         layout="constrained",
         facecolor="white",
     )
-    for axis, work in zip(axes.flat, works, strict=False):
-        _panel(axis, results, work)
+    for place, work in enumerate(works):
+        _panel(axes.flat[place], results, work, height[place // columns])
     for axis in axes.flat[len(works) :]:
         axis.set_visible(False)
+    marks = "".join(
+        results.marks(row.key, work.key) for work in works for row, _ in _bars(results, work)
+    )
+    notes = [f"{mark} {note}" for mark, note in NOTES.items() if mark in marks]
+    if notes:
+        figure.supxlabel("\n".join(notes), fontsize=8, color="#555555")
     target.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(target, metadata={"Date": None})
     pyplot.close(figure)
@@ -279,7 +304,7 @@ def _bars(results: Results, work: Workload) -> list[tuple[Row, Spread]]:
     ]
 
 
-def _panel(axis: Any, results: Results, work: Workload) -> None:
+def _panel(axis: Any, results: Results, work: Workload, places: int) -> None:
     bars = _bars(results, work)
     ends = max(rate.greatest for _, rate in bars)
     for place, (row, rate) in enumerate(bars):
@@ -295,8 +320,8 @@ def _panel(axis: Any, results: Results, work: Workload) -> None:
             va="center",
             fontweight="bold" if ours else "normal",
         )
-    axis.set_yticks(range(len(bars)), [_label(row) for row, _ in bars])
-    axis.set_ylim(len(bars) - 0.4, -0.6)
+    axis.set_yticks(range(len(bars)), [row.label for row, _ in bars])
+    axis.set_ylim(places - 0.4, -0.6)  # bars of one thickness in all panels
     axis.set_xlim(0, ends * 1.22)
     better = "less is better" if work.is_memory else "more is better"
     axis.set_title(f"{work.title}\n{work.unit}, {better}", loc="left", fontsize=10)
@@ -305,18 +330,10 @@ def _panel(axis: Any, results: Results, work: Workload) -> None:
     axis.grid(axis="x", color="#e4e7ea", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.tick_params(length=0)
-    axis.spines[["top", "right", "bottom"]].set_visible(False)
+    axis.spines[["top", "right", "bottom", "left"]].set_visible(False)
 
 
 def _ticks() -> Any:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(4)
-
-
-def _label(row: Row) -> str:
-    return (
-        row.label.replace(", bare ASGI (", ", bare (")
-        .replace(", its default", "")
-        .replace(", deprecated", "")
-    )

@@ -9,10 +9,10 @@ os.environ["BENCHMARK_LAYER"] = "headrace.layers.InMemoryChannelLayer"
 django.setup()
 
 from django.urls import path
-from headrace.auth import AuthMiddlewareStack
-from headrace.routing import ProtocolTypeRouter, URLRouter
 
+from headrace.auth import AuthMiddlewareStack
 from headrace.generic.websocket import AsyncWebsocketConsumer
+from headrace.routing import ProtocolTypeRouter, URLRouter
 
 
 class Echo(AsyncWebsocketConsumer):
