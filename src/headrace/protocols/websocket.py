@@ -258,13 +258,14 @@ class WebSocketEngine:
         Why the connection ended, as an application is told: the peer's code (1005 when its
         close frame had none), the code of our failure, 1006 when the connection was lost.
     ``has_unread``
-        ``receive`` stopped at ``max_events``: call ``receive(b"", now)`` to go on.
+        ``receive`` stopped before the end: call ``receive(b"", now)`` to go on.
     """
 
     __slots__ = (
         "_asked",
         "_buffer",
         "_extensions",
+        "_failure",
         "_heard",
         "_limits",
         "_message",
@@ -302,6 +303,7 @@ class WebSocketEngine:
         self._buffer = b""  # what receive() could not use yet, from _position on
         self._position = 0
         self._message: _Message | None = None  # begun, and not complete
+        self._failure: RemoteProtocolError | None = None  # found, and not yet told
         self._output = b""
         self._pongs = b""
         # No more than this is read by the straight way, as long as the connection is ready for
@@ -318,8 +320,10 @@ class WebSocketEngine:
         """Take bytes from the peer, and return what they say, in order.
 
         At most ``max_events`` events are returned; ``has_unread`` says that more may follow
-        without more bytes, after ``receive(b"", now)``. Every call counts as a sign of life:
-        call it, if only with ``b""``, when reading goes on after a pause of our own.
+        without more bytes, after ``receive(b"", now)``. The end of the connection, be it a
+        close frame or a failure, is not returned together with what came before it: that can
+        still be answered. Every call counts as a sign of life: call it, if only with ``b""``,
+        when reading goes on after a pause of our own.
         """
         self._heard = now
         events: list[Event] = []
@@ -337,14 +341,23 @@ class WebSocketEngine:
                 else:
                     data = self._buffer
                     position = self._position
-        try:
-            position = self._read(data, position, events, max_events)
-        except RemoteProtocolError as error:
-            events.append(self._fail(error.code, str(error)))
+        self.has_unread = False
+        if self._failure is None:
+            try:
+                position = self._read(data, position, events, max_events)
+            except RemoteProtocolError as error:
+                self._failure = error
+        if self._failure is not None:
+            if events:
+                self._ready = False
+                self.has_unread = True
+                return events
+            events.append(self._fail(self._failure.code, str(self._failure)))
         if self.state is CLOSED:
             self._forget()
             return events
-        self.has_unread = position < len(data) and len(events) >= max_events
+        if position < len(data) and len(events) >= max_events:
+            self.has_unread = True
         if self.has_unread:
             self._buffer, self._position = data, position
         else:
@@ -386,6 +399,9 @@ class WebSocketEngine:
                 self._check_control(head, length)
                 end = start + length
                 if end > len(data):
+                    break
+                if events and head & _OPCODE == _CLOSE:
+                    self.has_unread = True
                     break
                 payload = unmask(data, start, end, mask)
                 self._read_control(head & _OPCODE, payload, events)
@@ -640,6 +656,7 @@ class WebSocketEngine:
         self._buffer = b""
         self._position = 0
         self._message = None
+        self._failure = None
         self.has_unread = False
         self._extensions = ()
 

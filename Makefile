@@ -1,0 +1,45 @@
+# Headrace: `make demo` and `make test` do all their own set-up. `make help` lists the rest.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all coverage lint check bench autobahn clean
+
+BIN := .venv/bin
+PORT ?= 8000
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+demo: ## serve the demo site on http://127.0.0.1:8000
+	@tools/setup
+	@tools/demo $(PORT)
+
+test: ## install what the tests need, and run them all
+	@tools/setup test
+	@test -x /usr/bin/chromium || tools/system-packages chromium fonts-dejavu-core
+	$(BIN)/pytest -q
+	HEADRACE_PURE=1 $(BIN)/pytest -q tests/protocols
+
+coverage: ## branch coverage of each room by its own tests, 95 % at least
+	@tools/setup test
+	tools/coverage
+
+lint: ## style, types and the import contracts
+	@tools/setup test check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test coverage ## everything that has to be green
+
+bench: ## measure Headrace beside its peers (minutes); BENCH="--quick" and the like
+	@tools/setup
+	$(BIN)/python -m benchmarks $(BENCH)
+
+autobahn: ## the Autobahn fuzzing client against the WebSocket engine (needs a Python 2.7)
+	@tools/setup test
+	tools/autobahn
+
+clean: ## remove what was built and installed here
+	rm -rf .venv .venv-* build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis reports .cache
+	find src -name '*.so' -delete -o -name '_frames*.c' -delete
