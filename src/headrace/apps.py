@@ -10,3 +10,10 @@ class HeadraceConfig(AppConfig):
 
     name = "headrace"
     verbose_name = "Headrace"
+
+    def ready(self) -> None:
+        """Register the checks, and watch database connections from the first one on."""
+        from . import db  # noqa: F401 - its import connects the signal
+        from .checks import register_checks
+
+        register_checks()

@@ -12,7 +12,7 @@ Rules of this file:
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from asgiref.compatibility import guarantee_single_callable
 from django.conf import settings
@@ -146,12 +146,11 @@ class URLRouter(Stage):
         candidates = self._candidates(path, args, kwargs)
         first = next(candidates, None)
         if first is None:
-            raise _no_route(path)
-        application = first.route.application
-        if not first.route.is_endpoint and (others := list(candidates)):
-            # Here a frame has to wait: for an application that may turn the path down.
-            application = _InTurn([first, *others], path)
-        return application, first.describe_in(scope), receive, send
+            raise _no_route(scope)
+        if not first[0].is_endpoint and (others := list(candidates)):
+            # Here a frame has to wait: the application may turn the path down.
+            return _InTurn([first, *others]), scope, receive, send
+        return _enter_route(scope, first), scope, receive, send
 
     def _candidates(
         self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -164,7 +163,7 @@ class URLRouter(Stage):
             new_args = args + new_args
             new_kwargs = {**kwargs, **new_kwargs, **route.default_args}
             if route.router is None:
-                yield _Candidate(route, remaining, new_args, new_kwargs)
+                yield route, remaining, new_args, new_kwargs
             else:
                 yield from route.router._candidates(  # noqa: SLF001 - of the same class
                     remaining.lstrip("/"), new_args, new_kwargs
@@ -200,35 +199,32 @@ class _Route:
         self.is_endpoint = hasattr(innermost, "consumer_class")
 
 
-class _Candidate(NamedTuple):
-    """A route that takes the path, what it leaves of the path, and the captures so far."""
+#: A route that takes the path, what it leaves of the path, and the captures so far.
+_Candidate: TypeAlias = tuple[_Route, str, tuple[Any, ...], dict[str, Any]]
 
-    route: _Route
-    remaining: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
 
-    def describe_in(self, scope: Scope) -> Scope:
-        scope["path_remaining"] = self.remaining
-        scope["url_route"] = {"args": self.args, "kwargs": self.kwargs}
-        return scope
+def _enter_route(scope: Scope, candidate: _Candidate) -> ASGIApplication:
+    """Write into the scope how it came to this route, and return the route's application."""
+    route, scope["path_remaining"], args, kwargs = candidate
+    scope["url_route"] = {"args": args, "kwargs": kwargs}
+    return route.application
 
 
 class _InTurn:
     """Runs the candidates one after the other, until one doesn't turn the path down."""
 
-    def __init__(self, candidates: "list[_Candidate]", path: str) -> None:
+    def __init__(self, candidates: "list[_Candidate]") -> None:
         self._candidates = candidates
-        self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         for candidate in self._candidates:
+            own_scope = dict(scope)
+            application = _enter_route(own_scope, candidate)
             try:
-                application = candidate.route.application
-                return await application(candidate.describe_in(dict(scope)), receive, send)
+                return await application(own_scope, receive, send)
             except Resolver404:
                 continue
-        raise _no_route(self._path)
+        raise _no_route(scope)
 
 
 def _path_to_match(scope: Scope) -> str:
@@ -243,12 +239,13 @@ def _path_to_match(scope: Scope) -> str:
         if root_path:
             rest = path.removeprefix(root_path)
             if rest == path or not (root_path.endswith("/") or rest[:1] in ("", "/")):
-                raise _no_route(path)
+                raise _no_route(scope)
             path = rest
     return path.lstrip("/")
 
 
-def _no_route(path: str) -> NoRouteError:
+def _no_route(scope: Scope) -> NoRouteError:
+    path: str = scope["path"] if "path" in scope else scope["path_remaining"]
     shown = path if len(path) <= _SHOWN_CHARACTERS else path[:_SHOWN_CHARACTERS] + "…"
     return NoRouteError(f"no route for path {shown!a}")
 

@@ -84,6 +84,10 @@ class CookieMiddleware(BaseMiddleware):
         cls.set_cookie(message, key, max_age=0, expires=epoch, path=path, domain=domain)
 
 
+class _SessionGoneError(SessionInterrupted):
+    status = 400  # for Headrace's server, as Django answers a SessionInterrupted
+
+
 class InstanceSessionWrapper:
     """The session of one connection: finds it, and saves it with the answer.
 
@@ -134,7 +138,7 @@ class InstanceSessionWrapper:
         try:
             await database_sync_to_async(self.scope["session"].save)()
         except UpdateError:
-            raise SessionInterrupted(
+            raise _SessionGoneError(
                 "the session was deleted while this request was being answered: the user may "
                 "have logged out in another one"
             ) from None
