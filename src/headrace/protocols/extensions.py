@@ -210,12 +210,14 @@ def negotiate(
 
 def format_extension(extension: Extension) -> str:
     """Return an extension as it stands in the server's answer."""
+    tokens = [extension.name]
     words = [extension.name]
     for key, value in extension.parameters:
+        tokens += [key] if value is None else [key, value]
         words.append(key if value is None else f"{key}={value}")
-        if not _TOKEN.fullmatch(key) or (value is not None and not _TOKEN.fullmatch(value)):
-            raise LocalProtocolError(
-                f"the extension {extension.name} answers with a parameter that is no token: "
-                f"{key}={value!r}"
-            )
-    return "; ".join(words)
+    answer = "; ".join(words)
+    if not all(map(_TOKEN.fullmatch, tokens)):
+        raise LocalProtocolError(
+            f"cannot answer with an extension that isn't made of tokens: {answer!r}"
+        )
+    return answer
