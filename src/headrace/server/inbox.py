@@ -40,7 +40,8 @@ class Inbox:
         self._asyncio_future_blocking = False
         self._wake: Callable[[Inbox], object] | None = None
         self._context: contextvars.Context | None = None
-        self._cancelled = False
+        #: The arguments of the CancelledError that the reading task is due.
+        self._cancelled: tuple[Any, ...] | None = None
         self._noted = False
 
     async def receive(self) -> dict[str, Any]:
@@ -87,14 +88,15 @@ class Inbox:
         return asyncio.get_running_loop()
 
     def cancel(self, msg: object = None) -> bool:
-        del msg
         if self._wake is None:
             return False
-        self._cancelled = True
+        # anyio tells by the message whose cancellation it is.
+        self._cancelled = () if msg is None else (msg,)
         self.note()
         return True
 
     def result(self) -> None:
-        if self._cancelled:
-            self._cancelled = False
-            raise asyncio.CancelledError
+        arguments = self._cancelled
+        if arguments is not None:
+            self._cancelled = None
+            raise asyncio.CancelledError(*arguments)

@@ -115,6 +115,7 @@ class Outbox:
         if self._end is None:
             self._end = data
             self._note()
+            self.release()
 
     @property
     def finished(self) -> bool:
@@ -126,13 +127,21 @@ class Outbox:
         """Whether nothing waits here."""
         return not (self._messages or self._control or self._end)
 
+    @property
+    def full(self) -> bool:
+        """Whether a sender that can wait should."""
+        return self.paused or self.waiting_bytes + len(self._control) > HIGH_WATER_BYTES
+
     def flush(self) -> None:
         """Hand all that waits to the socket, in one write."""
         self._noted = False
         if self.paused:
             return
         messages = self._messages
-        if self._control or self._end:
+        if self._control and not messages and not self._end:
+            data = self._control  # a response, perhaps a long one: not to be copied
+            self._control = b""
+        elif self._control or self._end:
             data = b"".join((self._control, *messages, self._end or b""))
             self._control = b""
             self._end = b"" if self._end is not None else None
@@ -147,10 +156,13 @@ class Outbox:
         self.transport.write(data)
 
     async def drained(self) -> None:
-        """Wait until the socket takes more, if it does not."""
-        if self.waiting_bytes > HIGH_WATER_BYTES:
+        """Wait until the socket takes more, if it does not; or until the end is on its way."""
+        if self.full:
             self.flush()
-        while self.paused and not self.transport.is_closing():
+            if not self.paused:
+                # The client reads as fast as we write: others want the loop, too.
+                await asyncio.sleep(0)
+        while self.paused and self._end is None and not self.transport.is_closing():
             waiter = asyncio.get_running_loop().create_future()
             if self._waiters is None:
                 self._waiters = []
@@ -167,6 +179,13 @@ class Outbox:
         self.flush()
         if not self.paused:
             self.release()
+
+    def lost(self) -> None:
+        """Learn that the transport is gone: forget what waits, and never write again."""
+        self.paused = True
+        self._control = self._end = b""
+        self.drop_messages()
+        self.release()
 
     def release(self) -> None:
         """Let every waiting sender go on."""

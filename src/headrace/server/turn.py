@@ -62,16 +62,27 @@ class Turn:
         self._loop.call_soon(self._run)
 
     def _run(self) -> None:
-        # Tasks first: what they send joins the writes of this same turn.
-        resumables = self._resumables
-        self._resumables = resumables[SLICE:]
-        for resumable in resumables[:SLICE]:
-            resumable.resume()
-        writables = self._writables
-        self._writables = writables[SLICE:]
-        for writable in writables[:SLICE]:
-            writable.flush()
-        if self._resumables or self._writables:
-            self._loop.call_soon(self._run)
-        else:
-            self._scheduled = False
+        try:
+            # Tasks first: what they send joins the writes of this same turn.
+            resumables = self._resumables
+            self._resumables = resumables[SLICE:]
+            remaining = iter(resumables[:SLICE])
+            try:
+                for resumable in remaining:
+                    resumable.resume()
+            finally:
+                # One that raised stops neither the others nor the turns to come.
+                self._resumables[:0] = remaining
+            writables = self._writables
+            self._writables = writables[SLICE:]
+            unwritten = iter(writables[:SLICE])
+            try:
+                for writable in unwritten:
+                    writable.flush()
+            finally:
+                self._writables[:0] = unwritten
+        finally:
+            if self._resumables or self._writables:
+                self._loop.call_soon(self._run)
+            else:
+                self._scheduled = False
