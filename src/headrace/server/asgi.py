@@ -4,19 +4,23 @@ Source: the ASGI specification 3.0, its HTTP and WebSocket message format 2.5 an
 lifespan protocol 2.0.
 """
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
+from types import CoroutineType
 from typing import Any
 
 from ..exceptions import LocalProtocolError
 from ..protocols.http1 import RequestReceived
-from .runtime import Message, Runtime, Scope
+from .runtime import Address, ASGIApplication, Message, Receive, Runtime, Scope, Send
 
 __all__ = [
     "ClientDisconnected",
     "Headers",
+    "as_coroutine",
     "http_scope",
     "message_type",
     "outgoing_headers",
+    "peer_name",
+    "refusal_status",
     "unexpected",
     "websocket_scope",
 ]
@@ -24,6 +28,7 @@ __all__ = [
 Headers = list[tuple[bytes, bytes]]
 
 _VERSIONS = {"version": "3.0", "spec_version": "2.5"}
+_NO_OPTIONS: dict[str, Any] = {}
 _HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {"http.response.early_hint": {}}
 
 
@@ -36,8 +41,8 @@ def http_scope(
     runtime: Runtime,
     *,
     scheme: str,
-    client: tuple[str, int] | None,
-    server: tuple[str, int | None] | None,
+    client: Address | None,
+    server: Address | None,
 ) -> Scope:
     """Return the scope of an HTTP request."""
     return {
@@ -55,8 +60,8 @@ def websocket_scope(
     runtime: Runtime,
     *,
     scheme: str,
-    client: tuple[str, int] | None,
-    server: tuple[str, int | None] | None,
+    client: Address | None,
+    server: Address | None,
     subprotocols: list[str],
     lane: object,
 ) -> Scope:
@@ -67,7 +72,7 @@ def websocket_scope(
         "http_version": request.http_version,
         **_common(request, runtime, "wss" if scheme == "https" else "ws", client, server),
         "subprotocols": subprotocols,
-        "extensions": {"websocket.http.response": {}, "headrace": {"lane": lane}},
+        "extensions": {"websocket.http.response": _NO_OPTIONS, "headrace": {"lane": lane}},
     }
 
 
@@ -75,11 +80,11 @@ def _common(
     request: RequestReceived,
     runtime: Runtime,
     scheme: str,
-    client: tuple[str, int] | None,
-    server: tuple[str, int | None] | None,
+    client: Address | None,
+    server: Address | None,
 ) -> Scope:
     root_path = runtime.config.root_path
-    return {
+    scope: Scope = {
         "scheme": scheme,
         # ASGI: the path includes the root path, as the client would see it.
         "path": root_path + request.path if root_path else request.path,
@@ -89,8 +94,39 @@ def _common(
         "headers": request.headers,
         "client": client,
         "server": server,
-        "state": runtime.state.copy(),
     }
+    if runtime.state is not None:
+        scope["state"] = runtime.state.copy()
+    return scope
+
+
+def as_coroutine(
+    app: ASGIApplication, scope: Scope, receive: Receive, send: Send
+) -> Coroutine[Any, Any, None]:
+    """Call the application; whatever it gives or raises comes out of one coroutine."""
+    try:
+        awaitable = app(scope, receive, send)
+    except Exception as error:
+        return _raise(error)
+    return awaitable if isinstance(awaitable, CoroutineType) else _wait_for(awaitable)
+
+
+async def _wait_for(awaitable: Awaitable[None]) -> None:
+    await awaitable
+
+
+async def _raise(error: Exception) -> None:
+    raise error
+
+
+def refusal_status(error: BaseException) -> int | None:
+    """Return the 4xx by which an exception of the application says: the client's mistake.
+
+    An exception does so by an attribute ``status``; a router's error for a path that
+    nobody serves has 404.
+    """
+    status = getattr(error, "status", None)
+    return status if isinstance(status, int) and 400 <= status < 500 else None
 
 
 def message_type(message: Message) -> str:
@@ -104,6 +140,11 @@ def message_type(message: Message) -> str:
     if not isinstance(type_, str):
         raise LocalProtocolError(f"the 'type' of an ASGI message is a str, not {type_!r:.100}")
     return type_
+
+
+def peer_name(client: Address | None) -> str:
+    """Return the client as the log names it."""
+    return "{}:{}".format(*client) if client else "unix"
 
 
 def unexpected(message: Message, *, state: str, expected: str) -> LocalProtocolError:

@@ -10,6 +10,7 @@ Rules of this file:
 
 import asyncio
 import logging
+import sys
 from typing import cast
 
 from ..exceptions import HandshakeError
@@ -24,10 +25,10 @@ from ..protocols.http1 import (
     RequestReceived,
     State,
 )
-from .asgi import http_scope, websocket_scope
+from .asgi import http_scope, peer_name, websocket_scope
 from .http import Exchange
 from .outbox import Outbox
-from .runtime import Runtime
+from .runtime import Address, Runtime
 from .websocket import WebSocketStream
 
 __all__ = ["Connection"]
@@ -38,8 +39,6 @@ logger = logging.getLogger("headrace.server")
 LINGER_S = 2.0
 #: What a WebSocket's client may send before it is accepted.
 EARLY_BYTES = 64 * 1024
-
-Address = tuple[str, int]
 
 
 class Connection(asyncio.Protocol):
@@ -55,7 +54,6 @@ class Connection(asyncio.Protocol):
         "_runtime",
         "_server",
         "_transport",
-        "peer",
         "tick",
     )
 
@@ -66,6 +64,11 @@ class Connection(asyncio.Protocol):
         self._lingering = False
         self.tick: int | None = None
 
+    @property
+    def peer(self) -> str:
+        """The client, as the log names it."""
+        return peer_name(self._client)
+
     # From the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -74,8 +77,9 @@ class Connection(asyncio.Protocol):
         config = runtime.config
         self._transport = cast("asyncio.Transport", transport)
         self._client = _address(transport.get_extra_info("peername"))
-        self._server = _address(transport.get_extra_info("sockname"))
-        self.peer = "{}:{}".format(*self._client) if self._client else "unix"
+        # Connections to one listener share one address.
+        server = _address(transport.get_extra_info("sockname"))
+        self._server = runtime.addresses.setdefault(server, server)
         self._outbox = Outbox(
             self._transport,
             runtime.turn,
@@ -213,7 +217,9 @@ class Connection(asyncio.Protocol):
             self.after()
             return
         opening = _Http1Opening(runtime, engine, handshake, self._outbox)
-        stream = WebSocketStream(runtime, self._transport, self._outbox, opening, peer=self.peer)
+        stream = WebSocketStream(
+            runtime, self._transport, self._outbox, opening, client=self._client
+        )
         self._outbox.owner = stream
         runtime.connections.discard(self)
         runtime.wheel.cancel(self)
@@ -332,5 +338,6 @@ class _Http1Opening:
 def _address(name: object) -> Address | None:
     """Return host and port of a TCP address; a Unix socket has none."""
     if isinstance(name, tuple) and len(name) >= 2:
-        return cast("Address", name[:2])
+        # Behind a proxy thousands of connections come from one host.
+        return sys.intern(name[0]), name[1]
     return None

@@ -50,13 +50,17 @@ class Inbox:
         One task reads at a time: a second that waits meanwhile gets a RuntimeError.
         """
         while not self._events:
-            if self._wake is not None:
-                raise RuntimeError(
-                    "receive() is being awaited by another task: an ASGI application "
-                    "reads a connection in one task at a time"
-                )
+            self.check_single_reader()
             await self
         return self._events.pop(0)
+
+    def check_single_reader(self) -> None:
+        """Raise RuntimeError when a task waits already."""
+        if self._wake is not None:
+            raise RuntimeError(
+                "receive() is being awaited by another task: an ASGI application "
+                "reads a connection in one task at a time"
+            )
 
     def note(self) -> None:
         """See to it that the reading task is resumed at the end of this turn."""
@@ -75,8 +79,10 @@ class Inbox:
     # What a task asks of the object that it awaits
 
     def __await__(self) -> Generator["Inbox", None, None]:
+        # What a generator would do with `yield self`, without its frame: the task gets the
+        # inbox to wait for, and goes on with nothing.
         self._asyncio_future_blocking = True
-        yield self
+        return iter((self,))  # type: ignore[return-value] # PEP 492 asks for an iterator
 
     def add_done_callback(
         self, wake: Callable[["Inbox"], object], *, context: contextvars.Context

@@ -21,13 +21,13 @@ class LifespanTask:
     """One run of the application with a lifespan scope, from before serving to after it.
 
     ``state`` is the dictionary that the application may fill; each connection gets a
-    shallow copy.
+    shallow copy. It is None where the application has no lifespan.
     """
 
-    def __init__(self, app: ASGIApplication, mode: Lifespan, state: dict[str, Any]) -> None:
+    def __init__(self, app: ASGIApplication, mode: Lifespan) -> None:
         self._app = app
         self._mode = mode
-        self._state = state
+        self.state: dict[str, Any] | None = None if mode is Lifespan.OFF else {}
         self._task: asyncio.Task[None] | None = None
         self._to_application: asyncio.Queue[Message] = asyncio.Queue()
         self._from_application: asyncio.Queue[Message] = asyncio.Queue()
@@ -47,6 +47,7 @@ class LifespanTask:
                 f"the application could not start: {answer.get('message') or 'it gives no reason'}"
             )
         if answer is None:
+            self.state = None
             error = None if self._task.cancelled() else self._task.exception()
             self._task = None
             if self._mode is Lifespan.ON:
@@ -84,7 +85,7 @@ class LifespanTask:
         scope = {
             "type": "lifespan",
             "asgi": {"version": "3.0", "spec_version": "2.0"},
-            "state": self._state,
+            "state": self.state,
         }
         await self._app(scope, self._to_application.get, self._from_application.put)
 

@@ -60,6 +60,7 @@ class Outbox:
         "_end",
         "_messages",
         "_noted",
+        "_room_bytes",
         "_waiters",
         "limit_bytes",
         "owner",
@@ -88,6 +89,8 @@ class Outbox:
         self._messages: list[bytes] = []
         self._end: bytes | None = None
         self._noted = False
+        #: What may wait before the policy is asked: nothing while the socket takes no more.
+        self._room_bytes = limit_bytes
         self._waiters: list[asyncio.Future[None]] | None = None
         #: Whether the socket takes no more for now.
         self.paused = False
@@ -97,11 +100,11 @@ class Outbox:
     def push(self, message: bytes) -> None:
         """Send a whole message; the policy decides when too much waits. Never raises or blocks."""
         self._messages.append(message)
-        self.waiting_bytes += len(message)
+        waiting = self.waiting_bytes = self.waiting_bytes + len(message)
         if not self._noted:
             self._noted = True
             self.turn.write(self)
-        if self.waiting_bytes > self.limit_bytes or self.paused:
+        if waiting > self._room_bytes:
             self._bound()
 
     def write(self, data: bytes) -> None:
@@ -153,7 +156,12 @@ class Outbox:
             return
         messages.clear()
         self.waiting_bytes = 0
-        self.transport.write(data)
+        try:
+            self.transport.write(data)
+        except RuntimeError:
+            # uvloop's word for a transport that was closed since; the owner hears of it.
+            if not self.transport.is_closing():
+                raise
 
     async def drained(self) -> None:
         """Wait until the socket takes more, if it does not; or until the end is on its way."""
@@ -172,10 +180,12 @@ class Outbox:
     def pause(self) -> None:
         """Learn that the socket takes no more."""
         self.paused = True
+        self._room_bytes = 0
 
     def resume(self) -> None:
         """Learn that the socket takes more again."""
         self.paused = False
+        self._room_bytes = self.limit_bytes
         self.flush()
         if not self.paused:
             self.release()

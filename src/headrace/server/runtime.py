@@ -12,14 +12,25 @@ from .config import Config
 from .turn import Turn
 from .wheel import Wheel
 
-__all__ = ["ASGIApplication", "Counters", "Drainable", "Message", "Runtime", "Scope"]
+__all__ = [
+    "ASGIApplication",
+    "Address",
+    "Counters",
+    "Drainable",
+    "Message",
+    "Receive",
+    "Runtime",
+    "Scope",
+    "Send",
+]
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
-ASGIApplication = Callable[
-    [Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
-    Awaitable[None],
-]
+#: Host and port.
+Address = tuple[str, int]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -61,8 +72,10 @@ class Runtime:
     connections: set[Drainable] = field(default_factory=set)
     #: Every task that runs the application, so that none is lost or forgotten.
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    #: What the application put into the lifespan's state.
-    state: dict[str, Any] = field(default_factory=dict)
+    #: What the application put into the lifespan's state; None: it has no lifespan.
+    state: dict[str, Any] | None = None
+    #: Addresses of ours, so that connections share them.
+    addresses: dict[Address | None, Address | None] = field(default_factory=dict)
     draining: bool = False
     timeouts: Timeouts = field(init=False)
     #: The headers that a response has unless the application gave its own.

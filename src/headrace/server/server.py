@@ -82,10 +82,11 @@ class Server:
         runtime = self._runtime = Runtime(
             app=self.app, config=self.config, loop=loop, turn=Turn(loop), wheel=Wheel(loop)
         )
-        lifespan = self._lifespan = LifespanTask(self.app, self.config.lifespan, runtime.state)
+        lifespan = self._lifespan = LifespanTask(self.app, self.config.lifespan)
         sock = self._bind()
         try:
             await lifespan.start()
+            runtime.state = lifespan.state
             create = loop.create_unix_server if _is_unix(sock) else loop.create_server
             listener = await create(
                 lambda: Connection(runtime), sock=sock, backlog=self.config.backlog

@@ -6,6 +6,7 @@ Rules of this file:
   only noted here costs a list entry, not a handle and a future of its own.
 - Everything that waits for one socket when its turn comes leaves in one write.
 - The work is done in slices, so that the loop gets to its sockets between them.
+- What one connection's work raises is reported, and the others have their turn.
 """
 
 import asyncio
@@ -86,3 +87,9 @@ class Turn:
                 self._loop.call_soon(self._run)
             else:
                 self._scheduled = False
+
+    def _report(self, error: Exception, source: object) -> None:
+        # One connection's failure must not cost the others their turn.
+        self._loop.call_exception_handler(
+            {"message": f"headrace: {source!r} failed in its turn", "exception": error}
+        )

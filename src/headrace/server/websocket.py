@@ -24,15 +24,24 @@ from ..protocols.websocket import (
     State,
     WebSocketEngine,
 )
-from .asgi import ClientDisconnected, message_type, outgoing_headers, unexpected
+from .asgi import (
+    ClientDisconnected,
+    as_coroutine,
+    message_type,
+    outgoing_headers,
+    peer_name,
+    refusal_status,
+    unexpected,
+)
 from .inbox import Inbox
 from .outbox import HIGH_WATER_BYTES, Outbox
-from .runtime import Message, Runtime, Scope
+from .runtime import Address, Message, Runtime, Scope
 
 __all__ = ["Opening", "Phase", "WebSocketStream"]
 
 logger = logging.getLogger("headrace.server")
 
+CANCELLED = asyncio.CancelledError()
 #: Client-bound events that may wait for the accept.
 EARLY_EVENTS = 32
 
@@ -80,6 +89,7 @@ class WebSocketStream(Inbox):
     """A WebSocket between its transport and the application's task."""
 
     __slots__ = (
+        "_client",
         "_early",
         "_opening",
         "_reading_paused",
@@ -89,7 +99,6 @@ class WebSocketStream(Inbox):
         "capacity",
         "engine",
         "outbox",
-        "peer",
         "phase",
         "tick",
         "transport",
@@ -102,13 +111,13 @@ class WebSocketStream(Inbox):
         outbox: Outbox,
         opening: Opening,
         *,
-        peer: str,
+        client: Address | None,
     ) -> None:
         super().__init__(runtime.turn)
         self.transport = transport
         self.outbox = outbox
         self.phase = Phase.CONNECTING
-        self.peer = peer
+        self._client = client
         self.tick: int | None = None
         #: Events of the channel layer that may wait for the application.
         self.capacity = runtime.config.inbox_limit
@@ -119,7 +128,13 @@ class WebSocketStream(Inbox):
         self._early: list[Message] | None = None
         self._reading_paused = False
         self._task: asyncio.Task[None] | None = None
-        self._wire: Hashable = None
+        #: The wire format while we are open; otherwise nobody's.
+        self._wire: Hashable = self
+
+    @property
+    def peer(self) -> str:
+        """The client, as the log names it."""
+        return peer_name(self._client)
 
     def start(self, scope: Scope) -> None:
         """Run the application."""
@@ -127,37 +142,41 @@ class WebSocketStream(Inbox):
         runtime.counters.websockets += 1
         runtime.connections.add(self)
         self._events.append({"type": "websocket.connect"})
-        task = self._task = runtime.loop.create_task(self._run(scope))
+        # The task is the application's own coroutine: a frame around it would be kept in
+        # memory for as long as the connection lives.
+        task = self._task = runtime.loop.create_task(
+            as_coroutine(runtime.app, scope, self.receive, self.send), name="headrace websocket"
+        )
         runtime.tasks.add(task)
-        task.add_done_callback(runtime.tasks.discard)
+        task.add_done_callback(self._ended)
         runtime.wheel.schedule(self, runtime.loop.time() + runtime.config.accept_timeout_s)
 
-    async def _run(self, scope: Scope) -> None:
-        counters = self._runtime.counters
-        try:
-            await self._runtime.app(scope, self.receive, self.send)
-        except ClientDisconnected:
-            logger.debug("%s: the application sent to a WebSocket that was gone", self.peer)
-        except Exception as error:
-            status = getattr(error, "status", None)
-            if self.phase is Phase.CONNECTING and isinstance(status, int) and 400 <= status < 500:
-                # The application says by its exception that this is the client's mistake.
-                logger.info("%s: refused with %d: %s", self.peer, status, error)
-                self._refuse(status, str(error))
-                return
-            counters.application_errors += 1
-            logger.exception(
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Learn how the application ended, and close for it what it left open."""
+        runtime = self._runtime
+        runtime.tasks.discard(task)
+        error = CANCELLED if task.cancelled() else task.exception()
+        if error is None:
+            if self.phase is Phase.CONNECTING:
+                runtime.counters.application_errors += 1
+                logger.error("%s: the application neither accepted nor closed", self.peer)
+            self._end(CloseCode.NORMAL_CLOSURE, "")
+        elif isinstance(error, ClientDisconnected) or error is CANCELLED:
+            logger.debug("%s: the application ended with its connection: %r", self.peer, error)
+            self._end(CloseCode.INTERNAL_ERROR, "the application was cancelled")
+        elif self.phase is Phase.CONNECTING and (status := refusal_status(error)) is not None:
+            logger.info("%s: refused with %d: %s", self.peer, status, error)
+            self._refuse(status, str(error))
+        else:
+            runtime.counters.application_errors += 1
+            logger.error(
                 "%s: the application raised %s on a WebSocket (%s)",
                 self.peer,
                 type(error).__name__,
                 self.phase.name.lower(),
+                exc_info=error,
             )
             self._end(CloseCode.INTERNAL_ERROR, "the application failed")
-        else:
-            if self.phase is Phase.CONNECTING:
-                counters.application_errors += 1
-                logger.error("%s: the application neither accepted nor closed", self.peer)
-            self._end(CloseCode.NORMAL_CLOSURE, "")
 
     def _end(self, code: int, reason: str) -> None:
         """Close for an application that has come to its end, or that can't go on."""
@@ -220,6 +239,8 @@ class WebSocketStream(Inbox):
         assert engine is not None
         if control := engine.data_to_send():
             self._send_control(control)
+        elif events and engine.state is State.CLOSED:
+            self._linger()  # the answer to our close frame, which wants none
         if self._wake is not None:
             self.resume()
         if len(inbox) >= self._runtime.config.inbox_limit or engine.has_unread:
@@ -289,8 +310,14 @@ class WebSocketStream(Inbox):
 
     async def receive(self) -> Message:
         """Return the next event (the ASGI ``receive``)."""
-        message = await super().receive()
-        if self._reading_paused and len(self._events) == 0:
+        # Written out, not `await super().receive()`: the frame of a coroutine that only
+        # forwards would be kept in memory by every idle connection.
+        events = self._events
+        while not events:
+            self.check_single_reader()
+            await self
+        message = events.pop(0)
+        if self._reading_paused and not events:
             self._runtime.loop.call_soon(self._go_on)
         return message
 
@@ -342,7 +369,7 @@ class WebSocketStream(Inbox):
             timeouts=runtime.timeouts,
             extensions=extensions,
         )
-        self._wire = engine.wire
+        self._wire = engine.wire if engine.wire is not None else self
         self._opening = None
         self.phase = Phase.OPEN
         runtime.wheel.schedule(self, engine.deadline())
@@ -399,12 +426,14 @@ class WebSocketStream(Inbox):
         assert engine is not None
         engine.send_close(code, reason, now=self._runtime.loop.time())
         self.phase = Phase.CLOSING
+        self._wire = self
         self._send_control(engine.data_to_send())
 
     def _disconnect(self) -> None:
         """Tell the application, once, that it is over."""
         if self.phase is not Phase.CLOSED:
             self.phase = Phase.CLOSED
+            self._wire = self
             engine = self.engine
             code = engine.close_code if engine is not None else CloseCode.ABNORMAL_CLOSURE
             reason = engine.close_reason if engine is not None else ""
@@ -423,17 +452,24 @@ class WebSocketStream(Inbox):
 
     def transmit(self, event: Message, frames: dict[Hashable, bytes], /) -> bool:
         """Take an ASGI event for the client; False when it can't be sent any more."""
+        # The straight way: somebody of the same wire has left the frame, and we are open.
+        frame = frames.get(self._wire)
+        if frame is None:
+            return self._transmit_first(event, frames)
+        self.outbox.push(frame)
+        return True
+
+    def _transmit_first(self, event: Message, frames: dict[Hashable, bytes]) -> bool:
         if self.phase is not Phase.OPEN:
             return self._transmit_early(event)
         if event["type"] != "websocket.send":
             self._close(*_close_arguments(event))
             return True
-        wire = self._wire
-        frame = frames.get(wire)
-        if frame is None or wire is None:
-            engine = self.engine
-            assert engine is not None
-            frame = frames[wire] = engine.encode(_payload(event))
+        engine = self.engine
+        assert engine is not None
+        frame = engine.encode(_payload(event))
+        if engine.wire is not None:
+            frames[engine.wire] = frame
         self.outbox.push(frame)
         return True
 
