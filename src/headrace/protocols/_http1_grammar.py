@@ -2,9 +2,9 @@
 
 Rules of this file:
 
-- httptools splits the fields of a request; everything that it lets pass and RFC 9110 or RFC 9112
-  forbids is refused here. What either of the two refuses is refused.
-- There is one parser for fields. Heads and trailers both go through ``_parse_fields``.
+- There is one parser for fields, of heads and of trailers. httptools judges each section whole;
+  what it lets pass and RFC 9110 or RFC 9112 forbids is refused here. Its callbacks would be slower
+  than a look at the lines it has approved, most of which were read before on other connections.
 - Incoming bytes surface as nothing but ``HandshakeError``, with the status of the answer and a
   sentence for whoever reads it; outgoing mistakes as nothing but ``LocalProtocolError``.
 - Each check is linear: quantifiers are possessive, so no regular expression goes back.
@@ -12,7 +12,6 @@ Rules of this file:
 
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import AddressValueError, IPv6Address
@@ -24,12 +23,11 @@ import httptools
 from headrace.exceptions import HandshakeError, LocalProtocolError
 
 __all__ = [
-    "FORBIDDEN_BYTE",
     "Field",
     "Framing",
     "RequestLine",
+    "check_bytes",
     "encode_fields",
-    "explain_byte",
     "is_plain",
     "list_members",
     "outgoing_name",
@@ -44,22 +42,23 @@ Field = tuple[bytes, bytes]
 # RFC 9110 §5.5: a value holds HTAB, SP, VCHAR and obs-text (0x80-0xFF), and nothing else.
 _TEXT = bytes(byte for byte in range(256) if byte == 0x09 or (byte >= 0x20 and byte != 0x7F))
 
-# The first byte that no line of a message may hold: a control character, a CR without its LF,
-# an LF without its CR. A CR that is the last byte so far is not judged yet.
-FORBIDDEN_BYTE = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?=[^\n])|(?<!\r)\n")
+_find_forbidden = re.compile(
+    rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?=[^\n])|(?<!\r)\n",
+).search
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _is_token = re.compile(_TOKEN).fullmatch
 
-_split_request_line = re.compile(
-    rb"(%b) ([!-~]++) HTTP/([0-9]\.[0-9])" % _TOKEN,
-).fullmatch
 
 # RFC 3986 §3.3 and §3.4, and what browsers send without encoding it (WHATWG URL, the path and
 # query percent-encode sets): refusing "?filter[name]=x" would refuse the web as it is.
 _PATH = rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/|^\[\]]++|%[0-9A-Fa-f]{2})*+"
 _QUERY = rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/|^\[\]?{}`\\]++|%[0-9A-Fa-f]{2})*+"
-_split_origin_form = re.compile(rb"(%b)(?:\?(%b))?" % (_PATH, _QUERY)).fullmatch
+# What nearly all requests are, in one match: a path on this server, and HTTP/1.1 or 1.0.
+_split_common_line = re.compile(
+    rb"(%b) ((%b)(?:\?(%b))?) HTTP/1\.([01])" % (_TOKEN, _PATH, _QUERY)
+).fullmatch
+_split_any_line = re.compile(rb"(%b) ([!-~]++) HTTP/([0-9]\.[0-9])" % _TOKEN).fullmatch
 _split_absolute_form = re.compile(
     rb"(?i:https?)://([^/?#]*+)(%b)?(?:\?(%b))?" % (_PATH, _QUERY),
 ).fullmatch
@@ -85,15 +84,21 @@ def is_plain(block: bytes, *, lines: int) -> bool:
     return len(block.translate(None, _TEXT)) == 2 * lines
 
 
-def explain_byte(byte: int) -> str:
-    """Name a byte that ``FORBIDDEN_BYTE`` found."""
-    match byte:
-        case 0x0A:
-            return "a line ends in a bare LF; lines end in CRLF"
-        case 0x0D:
-            return "a CR is not followed by LF; lines end in CRLF"
-        case _:
-            return f"the control character 0x{byte:02x} is not allowed"
+def check_bytes(block: bytes | bytearray, begin: int = 0, end: int | None = None) -> None:
+    """Raise HandshakeError (400) for the first byte that no line may hold, if there is one.
+
+    A CR that is the last byte is not judged: its LF may be still to come.
+    """
+    match = _find_forbidden(block, begin, len(block) if end is None else end)
+    if match is None:
+        return
+    match match[0]:
+        case b"\n":
+            _refuse("a line ends in a bare LF; lines end in CRLF")
+        case b"\r":
+            _refuse("a CR is not followed by LF; lines end in CRLF")
+        case byte:
+            _refuse(f"the control character 0x{byte[0]:02x} is not allowed")
 
 
 # --- the request line ---------------------------------------------------------------------------
@@ -114,41 +119,45 @@ class RequestLine(NamedTuple):
 def parse_request_line(line: bytes) -> RequestLine:
     """Take the first line of a request apart (RFC 9112 §3).
 
-    Raises HandshakeError: 400, 501 for CONNECT, 505 for a version that isn't 1.0 or 1.1.
+    Raises HandshakeError: 400, 501 for CONNECT and for a method that isn't in capital letters,
+    505 for a version that isn't 1.0 or 1.1.
     """
-    match = _split_request_line(line)
+    match = _split_common_line(line)
+    if match is None:
+        return _parse_uncommon_line(line)
+    method, target, raw_path, query, minor = match.groups(b"")
+    version = "1.1" if minor == b"1" else "1.0"
+    path = raw_path.decode("ascii") if b"%" not in raw_path else _decode(raw_path)
+    name = _METHODS.get(method) or _check_method(method, target)
+    return RequestLine(name, target, version, None, path, raw_path, query)
+
+
+def _decode(raw_path: bytes) -> str:
+    # What is not UTF-8 once decoded shows as U+FFFD; raw_path has the original.
+    return unquote_to_bytes(raw_path).decode("utf-8", "replace")
+
+
+def _parse_uncommon_line(line: bytes) -> RequestLine:
+    check_bytes(line)
+    match = _split_any_line(line)
     if match is None:
         _refuse_request_line(line)
-    raw_method, target, version = match.groups()
-    if version != b"1.1" and version != b"1.0":
+    method, target, version = match.groups()
+    if version not in (b"1.1", b"1.0"):
         _refuse("this server speaks HTTP/1.1 and HTTP/1.0", status=505)
-    method = raw_method.decode("ascii")
-    authority = None
-    if (parts := _split_origin_form(target)) is not None and method != "CONNECT":
-        raw_path, query = parts.groups(b"")
-    elif target == b"*" and method == "OPTIONS":
-        raw_path, query = target, b""
-    elif method == "CONNECT":
-        _refuse_connect(target)
-    elif (parts := _split_absolute_form(target)) is not None:
-        authority, raw_path, query = parts.groups(b"")
-        if not raw_path:
-            # RFC 9112 §3.2.4: OPTIONS on a URI without path asks about the server as a whole.
-            raw_path = b"*" if method == "OPTIONS" and not query else b"/"
-        _check_authority(authority, of="the request target")
-    else:
+    name = _check_method(method, target)
+    if target == b"*" and method == b"OPTIONS":
+        return RequestLine("OPTIONS", target, version.decode("ascii"), None, "*", target, b"")
+    parts = _split_absolute_form(target)
+    if parts is None:
         _refuse_target(target)
-    # What a %-sequence yields that is not UTF-8 is shown as U+FFFD: raw_path has the original.
-    decoded = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
-    return RequestLine(
-        method,
-        target,
-        version.decode("ascii"),
-        authority,
-        decoded.decode("utf-8", "replace"),
-        raw_path,
-        query,
-    )
+    authority, raw_path, query = parts.groups(b"")
+    _check_authority(authority, of="the request target")
+    if not raw_path:
+        # RFC 9112 §3.2.4: OPTIONS on a URI without path asks about the server as a whole.
+        raw_path = b"*" if method == b"OPTIONS" and not query else b"/"
+    path = _decode(raw_path)
+    return RequestLine(name, target, version.decode("ascii"), authority, path, raw_path, query)
 
 
 def _refuse_request_line(line: bytes) -> NoReturn:
@@ -166,13 +175,21 @@ def _refuse_request_line(line: bytes) -> NoReturn:
     _refuse("the HTTP version is malformed; write HTTP/1.1")
 
 
-def _refuse_connect(target: bytes) -> NoReturn:
-    # RFC 9110 §9.3.6: the target of CONNECT is a host and a port, and nothing else.
-    match = _split_authority(target)
-    if match is None or not match[2]:
-        _refuse("the target of CONNECT is a host and a port")
-    _check_authority(target, of="the request target")
-    _refuse("CONNECT is not implemented; this server is not a proxy", status=501)
+_METHODS = {
+    name.encode("ascii"): name
+    for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", "QUERY")
+}
+
+
+def _check_method(method: bytes, target: bytes) -> str:
+    if method == b"CONNECT":
+        # RFC 9110 §9.3.6: the target of CONNECT is a host and a port, and nothing else.
+        match = _split_authority(target)
+        if match is None or not match[2]:
+            _refuse("the target of CONNECT is a host and a port")
+        _check_authority(target, of="the request target")
+        _refuse("CONNECT is not implemented; this server is not a proxy", status=501)
+    return method.decode("ascii")
 
 
 def _refuse_target(target: bytes) -> NoReturn:
@@ -190,7 +207,6 @@ def _refuse_target(target: bytes) -> NoReturn:
 # --- authorities --------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=512)
 def _check_authority(authority: bytes, *, of: str) -> None:
     if not authority:
         _refuse(f"{of} names no host")  # RFC 9110 §4.2.1
@@ -210,22 +226,30 @@ def _check_authority(authority: bytes, *, of: str) -> None:
 
 # --- fields -------------------------------------------------------------------------------------
 
-# Fields whose values are the same for many connections, and tell no secret.
+# What decides about the host, the body and the connection.
+_FRAMING_NAMES = frozenset(
+    (b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade")
+)
+
+# Fields whose values are the same for many connections, tell no secret and frame no message.
 _SHARED_NAMES = frozenset(
     b"accept accept-charset accept-encoding accept-language cache-control connection content-type "
-    b"dnt expect host origin pragma priority sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform "
+    b"dnt host origin pragma priority sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform "
     b"sec-fetch-dest sec-fetch-mode sec-fetch-site sec-fetch-user sec-gpc sec-websocket-extensions "
-    b"sec-websocket-protocol sec-websocket-version te transfer-encoding upgrade "
-    b"upgrade-insecure-requests user-agent via x-forwarded-host x-forwarded-port x-forwarded-proto "
-    b"x-requested-with".split()
+    b"sec-websocket-protocol sec-websocket-version te upgrade upgrade-insecure-requests "
+    b"user-agent via x-forwarded-host x-forwarded-port x-forwarded-proto x-requested-with".split()
 )
-_SHARED_VALUE_BYTES = 256
+_SHARED_LINE_BYTES = 320
+_SHARED_LIMIT = 1024
+
+# A line that was read before -> the one copy of its field. 15,000 idle connections of a few
+# kinds of browser hold a few copies, and what is found here needs no parser.
+_shared_fields: dict[bytes, Field] = {}
+_shared_framing_fields: dict[bytes, Field] = {}  # the same, for what ``_judge_framing`` must see
 
 
 class _Names(dict[bytes, bytes]):
-    """A name as it came -> the one lower-case copy of it; what is no token isn't in here."""
-
-    LIMIT = 1024
+    """A name as it came -> the one lower-case copy of it; ValueError for what is no token."""
 
     def __missing__(self, name: bytes) -> bytes:
         if not _is_token(name):
@@ -233,95 +257,108 @@ class _Names(dict[bytes, bytes]):
         lower = name.lower()
         lower = self.get(lower, lower)
         if len(name) <= 64:
-            if len(self) >= self.LIMIT:
+            if len(self) >= _SHARED_LIMIT:
                 self.clear()  # names made up to fill the table make room for those in use
             self[name] = lower
         return lower
 
 
-class _Fields(dict[Field, Field]):
-    """A field as httptools gives it -> the one copy that all connections share.
-
-    15,000 idle connections of one kind of browser hold one copy of its fields.
-    """
-
-    LIMIT = 1024
-
-    def __missing__(self, field: Field) -> Field:
-        name = _NAMES[field[0]]
-        value = field[1].rstrip(b" \t")  # RFC 9110 §5.5: httptools strips the left side alone
-        kept = name, value
-        if name in _SHARED_NAMES and len(value) <= _SHARED_VALUE_BYTES:
-            if len(self) >= self.LIMIT:
-                self.clear()
-            self[field] = kept
-        return kept
-
-
 _NAMES = _Names()
-_FIELDS = _Fields()
 
 
-class _Collector:
-    """The callbacks that httptools is given."""
+class _Judge:
+    """No callbacks for httptools: it has nothing to tell but whether it is content."""
 
-    __slots__ = ("append",)
-
-    def __init__(self, fields: list[Field]) -> None:
-        self.append = fields.append
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.append(_FIELDS[name, value])
+    __slots__ = ()
+    on_message_begin = on_url = on_header = on_headers_complete = on_body = None
+    on_message_complete = on_chunk_header = on_chunk_complete = on_status = None
 
 
-def parse_head(line: RequestLine, block: bytes) -> "tuple[list[Field], Framing]":
-    """Give the fields of a head, and what they say about the message.
+_JUDGE = _Judge()
 
-    The block is the head, from the request line to the empty line, free of controls. Raises
-    HandshakeError: 501 for a method that httptools doesn't know, and as ``_parse_framing`` does.
+
+def parse_head(line: RequestLine, head: bytes, lines: list[bytes]) -> "tuple[list[Field], Framing]":
+    """Give the fields of a head, and what they say together.
+
+    The head is all there, up to its empty line, and ``lines`` is what it splits into at its CRLFs.
+    Raises HandshakeError: 400, 413 for a length that no body has, 417 for an expectation, 501 for a
+    method or a transfer coding.
     """
-    try:
-        fields = _parse_fields(block)
-    except httptools.HttpParserError as error:
-        _refuse_lines(block)
-        if "method" in str(error):
+    fields, framing_fields, objection = _parse_fields(head, lines)
+    framing = _judge_framing(line.version, framing_fields)
+    if objection is not None:
+        if "method" in objection:
             _refuse("the method is not implemented", status=501)
-        # What remains is how fields go together: say it in our words where we know it too.
-        parts = [text.partition(b":") for text in block[:-4].split(b"\r\n")[1:]]
-        _parse_framing(
-            line.version, [(name.lower(), value.strip(b" \t")) for name, _, value in parts]
-        )
         _refuse("the header section is malformed")
-    framing = _parse_framing(line.version, fields)
     if line.authority is not None:
         fields = _replace_host(fields, line.authority)
     return fields, framing
 
 
 def parse_trailers(section: bytes) -> list[Field]:
-    """Give the trailers of a chunked body; the section begins with the CRLF before the first."""
-    block = b"GET / HTTP/1.1" + section
-    try:
-        fields = _parse_fields(block)
-    except httptools.HttpParserError:
-        _refuse_lines(block)
+    """Give the trailers of a chunked body, from the CRLF before the first to the empty line.
+
+    Raises HandshakeError (400).
+    """
+    head = b"GET / HTTP/1.1" + section
+    fields, framing_fields, objection = _parse_fields(head, head.split(b"\r\n"))
+    if framing_fields:
+        _refuse("a trailer section holds a field that frames the message")  # RFC 9110 §6.5.1
+    if objection is not None:
         _refuse("the trailer section is malformed")
-    for name, _ in fields:
-        if name in _FRAMING_NAMES:
-            _refuse("a trailer section holds a field that frames the message")  # RFC 9110 §6.5.1
     return fields
 
 
-def _parse_fields(block: bytes) -> list[Field]:
+def _parse_fields(
+    head: bytes, lines: list[bytes]
+) -> tuple[list[Field], tuple[Field, ...], str | None]:
+    """Give the fields, in order, those of them that frame the message, and httptools' objection.
+
+    A line that is no field is refused here. What httptools has against lines that are well-formed
+    is left to the caller, who knows better words for it.
+    """
+    objection = None
+    try:
+        httptools.HttpRequestParser(_JUDGE).feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass  # whether to upgrade is the caller's decision
+    except httptools.HttpParserError as error:
+        objection = str(error)
     fields: list[Field] = []
-    with suppress(httptools.HttpParserUpgrade):  # whether to upgrade is the caller's decision
-        httptools.HttpRequestParser(_Collector(fields)).feed_data(block)
-    return fields
+    framing_fields: tuple[Field, ...] = ()
+    for line in lines[1:-2]:
+        field = _shared_fields.get(line)
+        if field is None:
+            field = _shared_framing_fields.get(line) or _parse_line(line)
+            if field is None:
+                _refuse_line(head)
+            if field[0] in _FRAMING_NAMES:
+                framing_fields += (field,)
+        fields.append(field)
+    return fields, framing_fields, objection
 
 
-def _refuse_lines(block: bytes) -> None:
-    """Refuse a line that is no field, if there is one."""
-    for line in block[:-4].split(b"\r\n")[1:]:
+def _parse_line(line: bytes) -> Field | None:
+    """Give the one field of this line, or None."""
+    name, colon, value = line.partition(b":")
+    if not colon or line.translate(None, _TEXT):
+        return None
+    try:
+        field = _NAMES[name], value.strip(b" \t")  # RFC 9110 §5.5: without what surrounds it
+    except ValueError:
+        return None
+    if field[0] in _SHARED_NAMES and len(line) <= _SHARED_LINE_BYTES:
+        shared = _shared_framing_fields if field[0] in _FRAMING_NAMES else _shared_fields
+        if len(shared) >= _SHARED_LIMIT:
+            shared.clear()  # lines made up to fill the table make room for those in use
+        shared[line] = field
+    return field
+
+
+def _refuse_line(head: bytes) -> NoReturn:
+    """Say what is wrong with the first line that is no field."""
+    check_bytes(head)
+    for line in head.split(b"\r\n")[1:-2]:
         name, colon, _ = line.partition(b":")
         if line[:1] in (b" ", b"\t"):
             _refuse("a header field is folded over several lines")  # RFC 9112 §5.2
@@ -332,7 +369,8 @@ def _refuse_lines(block: bytes) -> None:
         if name[-1:] in (b" ", b"\t"):
             _refuse("whitespace stands between a header name and its colon")  # RFC 9112 §5.1
         if not _is_token(name):
-            _refuse("a header name is not a token")
+            break
+    _refuse("a header name is not a token")
 
 
 # --- what the fields say about the message ------------------------------------------------------
@@ -347,20 +385,15 @@ class Framing(NamedTuple):
     expect_continue: bool
 
 
-_FRAMING_NAMES = frozenset(
-    (b"connection", b"content-length", b"expect", b"host", b"transfer-encoding", b"upgrade")
-)
-
-
-def _parse_framing(version: str, fields: list[Field]) -> Framing:
+@lru_cache(maxsize=512)
+def _judge_framing(version: str, fields: tuple[Field, ...]) -> Framing:
     """Judge the fields that decide about host, body and connection (RFC 9112 §3.2, §6, §9).
 
     Raises HandshakeError: 400, 413 for a length that no body has, 417, 501 for a transfer coding.
     """
     found: dict[bytes, list[bytes]] = {}
     for name, value in fields:
-        if name in _FRAMING_NAMES:
-            found.setdefault(name, []).append(value)
+        found.setdefault(name, []).append(value)
     _check_host(version, found.get(b"host", ()))
     length = _body_length(version, found)
     connection = list_members(found.get(b"connection", ()))

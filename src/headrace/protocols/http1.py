@@ -21,16 +21,16 @@ The laws of this engine:
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from enum import Enum, auto
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum, auto
+from typing import Final, NamedTuple
 
 from headrace.exceptions import HandshakeError, LocalProtocolError
 from headrace.protocols._http1_grammar import (
-    FORBIDDEN_BYTE,
     Field,
     RequestLine,
+    check_bytes,
     encode_fields,
-    explain_byte,
     is_plain,
     list_members,
     outgoing_name,
@@ -73,13 +73,17 @@ class Http1Limits:
     body_grace_s: float = 30.0
     body_rate_bytes: int = 500
     keep_alive_s: float = 20.0
+    small_bytes: int = field(init=False, repr=False)  # a head of this size is within all limits
+
+    def __post_init__(self) -> None:
+        small = min(self.request_line_bytes, self.field_bytes, self.header_bytes)
+        object.__setattr__(self, "small_bytes", small)
 
 
 DEFAULT_LIMITS = Http1Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class RequestReceived:
+class RequestReceived(NamedTuple):  # a dataclass as frozen as this takes three times as long
     """The head of a request.
 
     ``path`` is decoded as ASGI wants it, ``raw_path`` and ``query_string`` are as sent. ``headers``
@@ -126,7 +130,7 @@ Event = RequestReceived | BodyReceived | RequestCompleted | RequestFailed
 _COMPLETED = RequestCompleted()
 
 
-class State(Enum):
+class State(IntEnum):
     """What the engine expects from the client."""
 
     IDLE = auto()  # a request; nothing of it is there
@@ -135,17 +139,6 @@ class State(Enum):
     READ = auto()  # nothing: the request is complete, the response is not
     SWITCHED = auto()  # nothing: the connection speaks another protocol
     CLOSED = auto()  # nothing more, ever
-
-
-# Who may follow whom; a missing entry is a mistake in this file.
-_TRANSITIONS: dict[State, frozenset[State]] = {
-    State.IDLE: frozenset({State.HEAD, State.CLOSED}),
-    State.HEAD: frozenset({State.BODY, State.CLOSED}),
-    State.BODY: frozenset({State.READ, State.CLOSED}),
-    State.READ: frozenset({State.IDLE, State.SWITCHED, State.CLOSED}),
-    State.SWITCHED: frozenset({State.CLOSED}),
-    State.CLOSED: frozenset(),
-}
 
 
 class _Delimiter(Enum):
@@ -169,11 +162,41 @@ class _Part(Enum):
 class _Reply(Enum):
     """What the engine expects from the application."""
 
-    NONE = auto()  # nothing: there is no request
-    HEAD = auto()  # the head of a response
-    HELD = auto()  # the first part of a body; the head waits for it
-    BODY = auto()
-    TRAILERS = auto()
+    NOTHING_DUE = auto()  # there is no request
+    HEAD_DUE = auto()
+    HEAD_HELD = auto()  # the first part of the body; the head waits for it
+    BODY_DUE = auto()
+    TRAILERS_DUE = auto()
+
+
+# By these names they are compared at every step: the attribute of an enum is looked up slowly.
+IDLE: Final = State.IDLE
+HEAD: Final = State.HEAD
+BODY: Final = State.BODY
+READ: Final = State.READ
+SWITCHED: Final = State.SWITCHED
+CLOSED: Final = State.CLOSED
+SIZED: Final = _Part.SIZED
+CHUNK_LINE: Final = _Part.CHUNK_LINE
+CHUNK_DATA: Final = _Part.CHUNK_DATA
+CHUNK_END: Final = _Part.CHUNK_END
+TRAILERS: Final = _Part.TRAILERS
+END: Final = _Part.END
+NOTHING_DUE: Final = _Reply.NOTHING_DUE
+HEAD_DUE: Final = _Reply.HEAD_DUE
+HEAD_HELD: Final = _Reply.HEAD_HELD
+BODY_DUE: Final = _Reply.BODY_DUE
+TRAILERS_DUE: Final = _Reply.TRAILERS_DUE
+
+# Who may follow whom; a missing entry is a mistake in this file.
+_TRANSITIONS: dict[State, frozenset[State]] = {
+    IDLE: frozenset({HEAD, BODY, CLOSED}),
+    HEAD: frozenset({BODY, CLOSED}),
+    BODY: frozenset({READ, CLOSED}),
+    READ: frozenset({IDLE, SWITCHED, CLOSED}),
+    SWITCHED: frozenset(),
+    CLOSED: frozenset(),
+}
 
 
 # RFC 9112 §7.1: the size, extensions, CRLF. Sixteen digits are 64 bits.
@@ -208,12 +231,12 @@ class Http1Engine:
         "_delimiter",
         "_eof",
         "_extension_bytes",
+        "_first_line",
         "_keep_alive",
         "_left",
         "_length",
         "_limits",
         "_line",
-        "_line_bytes",
         "_output",
         "_part",
         "_paused",
@@ -241,7 +264,7 @@ class Http1Engine:
         self._limits = limits
         self._default_headers = default_headers
         #: What the engine waits for; the caller closes the connection when it is CLOSED.
-        self.state = State.IDLE
+        self.state = IDLE
         #: Bytes wait in the engine that ``receive(b"", now)`` can use, now or after the response.
         self.has_unread = False
         #: The connection ends with the response under way.
@@ -258,16 +281,16 @@ class Http1Engine:
 
     def _forget_request(self) -> None:
         self._line: RequestLine | None = None
-        self._line_bytes = b""
+        self._first_line = b""
         self._keep_alive = True
         self._wants_continue = False
-        self._part = _Part.SIZED
+        self._part = SIZED
         self._left = 0
         self._received = 0
         self._progress = 0.0
         self._extension_bytes = 0
         self._trailers: list[Field] = []
-        self._reply = _Reply.NONE
+        self._reply = NOTHING_DUE
         self._status = 0
         self._block = b""
         self._length: int | None = None
@@ -286,9 +309,9 @@ class Http1Engine:
         """
         events: list[Event] = []
         state = self.state
-        if state is State.CLOSED:
+        if state is CLOSED:
             return events
-        if state is State.SWITCHED:
+        if state is SWITCHED:
             raise LocalProtocolError("cannot receive: the connection speaks another protocol")
         if data:
             if self._buffer:
@@ -303,9 +326,9 @@ class Http1Engine:
         try:
             while len(events) < max_events and not starved:
                 state = self.state
-                if state is State.BODY:
+                if state is BODY:
                     starved = not self._read_body(now, events)
-                elif state is State.IDLE or state is State.HEAD:
+                elif state is IDLE or state is HEAD:
                     starved = not self._read_head(now, events)
                 else:
                     break
@@ -314,9 +337,9 @@ class Http1Engine:
         except HandshakeError as error:
             events.append(self._fail(error.status, str(error)))
         self._compact()
-        if self.state is State.READ:
+        if self.state is READ:
             self.has_unread = self._at < len(self._buffer)
-        elif self.state is not State.CLOSED:
+        elif self.state is not CLOSED:
             self.has_unread = not starved
         return events
 
@@ -326,16 +349,16 @@ class Http1Engine:
         A request that is complete is still answered, and the connection ends after it.
         """
         self._eof = True
-        if self.has_unread or self.state is State.CLOSED or self.state is State.SWITCHED:
+        if self.has_unread or self.state is CLOSED or self.state is SWITCHED:
             return []  # the bytes before the end come first
         return self.receive(b"", now)
 
     def _read_end(self) -> None:
         """Meet the end of the stream where more of a request was wanted."""
-        if self.state is State.IDLE:
+        if self.state is IDLE:
             self._close()
         else:
-            where = "head" if self.state is State.HEAD else "body"
+            where = "head" if self.state is HEAD else "body"
             raise HandshakeError(f"the connection ended inside the {where} of the request")
 
     def _compact(self) -> None:
@@ -363,9 +386,7 @@ class Http1Engine:
         begin = max(at, self._scanned - 1)
         region = bytes(buffer[begin:stop])
         if not is_plain(region, lines=region.count(b"\r\n")):
-            match = FORBIDDEN_BYTE.search(buffer, begin, stop)
-            if match is not None:
-                raise HandshakeError(explain_byte(match[0][0]))
+            check_bytes(buffer, begin, stop)
         if index < 0 and len(buffer) >= last + len(end):
             raise HandshakeError(f"{what} is longer than {limit_bytes} bytes", status=status)
         self._scanned = 0 if index >= 0 else len(buffer)
@@ -373,17 +394,23 @@ class Http1Engine:
 
     def _read_head(self, now: float, events: list[Event]) -> bool:
         limits = self._limits
-        if self.state is State.IDLE:
-            if not self._begin_head():
+        if self.state is IDLE:
+            buffer, at = self._buffer, self._at
+            if at < len(buffer) and buffer[at] == 0x0D:
+                at = self._skip_blank()
+            if at >= len(buffer):
                 return False
-            self._move(State.HEAD)
             self._clock = now
+            end = buffer.find(b"\r\n\r\n", at)
+            if 0 <= end - at <= limits.small_bytes and self._read_small_head(end, now, events):
+                return True
+            self._move(HEAD)
         if self._line is None:
             end = self._find(b"\r\n", limits.request_line_bytes, 414, "the request line")
             if end < 0:
                 return False
-            self._line_bytes = bytes(self._buffer[self._at : end])
-            self._line = parse_request_line(self._line_bytes)
+            self._first_line = bytes(self._buffer[self._at : end])
+            self._line = parse_request_line(self._first_line)
             self._at = end
         end = self._find(b"\r\n\r\n", limits.header_bytes, 431, "the header section")
         if end < 0:
@@ -391,57 +418,75 @@ class Http1Engine:
         section = bytes(self._buffer[self._at : end + 4])
         self._check_section(section)
         self._at = end + 4
-        events.append(self._begin_request(self._line, section, now))
+        head = self._first_line + section
+        self._begin_request(self._line, head, head.split(b"\r\n"), now, events)
+        self._first_line = b""
         return True
 
-    def _begin_head(self) -> bool:
-        """Skip one empty line before the request (RFC 9112 §2.2); say whether more is there."""
-        buffer = self._buffer
-        if not self._blank_seen:
-            if buffer.startswith(b"\r\n", self._at):
-                self._at += 2
-                self._blank_seen = True
-            elif len(buffer) - self._at == 1 and buffer[self._at] == 0x0D:
-                return False
-        return self._at < len(buffer)
+    def _skip_blank(self) -> int:
+        """Skip one empty line before a request (RFC 9112 §2.2); give where the request begins."""
+        buffer, at = self._buffer, self._at
+        if self._blank_seen:
+            return at
+        if buffer.startswith(b"\r\n", at):
+            self._blank_seen = True
+            self._at = at = at + 2
+        elif at + 1 == len(buffer):
+            at += 1  # a CR alone begins nothing yet
+        return at
+
+    def _read_small_head(self, end: int, now: float, events: list[Event]) -> bool:
+        """Read a head that is all there and far from the limits on bytes: nearly every one."""
+        head = bytes(self._buffer[self._at : end + 4])
+        lines = head.split(b"\r\n")
+        if len(lines) - 3 > self._limits.header_count:
+            return False
+        line = parse_request_line(lines[0])
+        self._at = end + 4
+        self._begin_request(line, head, lines, now, events)
+        return True
 
     def _check_section(self, section: bytes) -> None:
         limits = self._limits
-        if section.count(b"\r\n") - 2 > limits.header_count:
+        lines = section.split(b"\r\n")[1:-2]
+        if len(lines) > limits.header_count:
             raise HandshakeError(
-                f"the request has more than {limits.header_count} header fields", status=431
+                f"there are more than {limits.header_count} header fields", status=431
             )
-        if len(section) > limits.field_bytes and any(
-            len(field) > limits.field_bytes for field in section.split(b"\r\n")
-        ):
+        if any(len(line) > limits.field_bytes for line in lines):
             raise HandshakeError(
                 f"a header field is longer than {limits.field_bytes} bytes", status=431
             )
 
-    def _begin_request(self, line: RequestLine, section: bytes, now: float) -> RequestReceived:
-        headers, framing = parse_head(line, self._line_bytes + section)
-        length, self._keep_alive, upgrade, self._wants_continue = framing
+    def _begin_request(
+        self, line: RequestLine, head: bytes, lines: list[bytes], now: float, events: list[Event]
+    ) -> None:
+        self._line = line  # a refusal goes by the method, too
+        headers, (length, keep_alive, upgrade, expect_continue) = parse_head(line, head, lines)
         if length is None:
-            self._part = _Part.CHUNK_LINE
-        else:
-            self._part = _Part.SIZED
-            self._left = length
+            self._part = CHUNK_LINE
+        elif length:
             self._check_body(length)
-        self._line_bytes = b""
-        self._move(State.BODY)
-        self._reply = _Reply.HEAD
+            self._left = length
+        self._keep_alive = keep_alive
+        self._wants_continue = expect_continue
+        self._reply = HEAD_DUE
         self._clock = self._progress = now
-        return RequestReceived(
-            line.method,
-            line.target,
-            line.path,
-            line.raw_path,
-            line.query_string,
-            line.version,
-            headers,
-            self._keep_alive,
-            upgrade,
-            self._wants_continue,
+        self._move(BODY)
+        method, target, version, _, path, raw_path, query = line
+        events.append(
+            RequestReceived(
+                method,
+                target,
+                path,
+                raw_path,
+                query,
+                version,
+                headers,
+                keep_alive,
+                upgrade,
+                expect_continue,
+            )
         )
 
     def _check_body(self, size: int) -> None:
@@ -460,7 +505,7 @@ class Http1Engine:
 
     def _read_body(self, now: float, events: list[Event]) -> bool:
         """Give the next event of the body; False when nothing more can be said yet."""
-        if self._part is _Part.SIZED:
+        if self._part is SIZED:
             if self._left:
                 data = self._take()
                 if data:
@@ -468,9 +513,9 @@ class Http1Engine:
                     self._wants_continue = False
                     events.append(BodyReceived(data))
                 return bool(data)
-        elif self._part is not _Part.END:
+        elif self._part is not END:
             return self._read_chunks(now, events)
-        self._move(State.READ)
+        self._move(READ)
         self._wants_continue = False
         self._blank_seen = False
         events.append(RequestCompleted(tuple(self._trailers)) if self._trailers else _COMPLETED)
@@ -487,36 +532,28 @@ class Http1Engine:
                 self._progress = now
                 self._wants_continue = False
                 events.append(BodyReceived(b"".join(parts)))
-        return bool(parts) or self._ended()
+        return bool(parts) or self._at_end()
 
-    def _ended(self) -> bool:
-        return self._part is _Part.END
+    def _at_end(self) -> bool:
+        return self._part is END
 
     def _read_chunk(self, parts: list[bytes]) -> bool:
         """Read one element of a chunked body (RFC 9112 §7.1); False when it isn't there yet."""
-        match self._part:
-            case _Part.CHUNK_LINE:
-                return self._read_chunk_line()
-            case _Part.CHUNK_DATA:
-                if data := self._take():
-                    parts.append(data)
-                if self._left:
-                    return False
-                self._part = _Part.CHUNK_END
-                return True
-            case _Part.CHUNK_END:
-                ending = self._buffer[self._at : self._at + 2]
-                if ending != b"\r\n"[: len(ending)]:
-                    raise HandshakeError("the data of a chunk does not end in CRLF")
-                if len(ending) < 2:
-                    return False
-                self._at += 2
-                self._part = _Part.CHUNK_LINE
-                return True
-            case _Part.TRAILERS:
-                return self._read_trailers()
-            case _:
+        part = self._part
+        if part is CHUNK_LINE:
+            return self._read_chunk_line()
+        if part is CHUNK_DATA:
+            if data := self._take():
+                parts.append(data)
+            if self._left:
                 return False
+            self._part = CHUNK_END
+            return True
+        if part is CHUNK_END:
+            return self._read_chunk_end()
+        if part is TRAILERS:
+            self._read_trailers()
+        return False
 
     def _read_chunk_line(self) -> bool:
         limits = self._limits
@@ -535,33 +572,42 @@ class Http1Engine:
         self._check_body(self._left)
         if self._left:
             self._at = match.end()
-            self._part = _Part.CHUNK_DATA
+            self._part = CHUNK_DATA
         else:
             self._at = match.end() - 2  # the section begins with the CRLF of the line before it
-            self._part = _Part.TRAILERS
+            self._part = TRAILERS
         return True
 
-    def _read_trailers(self) -> bool:
+    def _read_chunk_end(self) -> bool:
+        ending = self._buffer[self._at : self._at + 2]
+        if ending != b"\r\n"[: len(ending)]:
+            raise HandshakeError("the data of a chunk does not end in CRLF")
+        if len(ending) < 2:
+            return False
+        self._at += 2
+        self._part = CHUNK_LINE
+        return True
+
+    def _read_trailers(self) -> None:
         end = self._find(b"\r\n\r\n", self._limits.trailer_bytes, 431, "the trailer section")
         if end < 0:
-            return False
-        section = bytes(self._buffer[self._at : end + 4])
-        if len(section) > 4:
+            return
+        if end > self._at:
+            section = bytes(self._buffer[self._at : end + 4])
             self._check_section(section)
             self._trailers = parse_trailers(section)
         self._at = end + 4
-        self._part = _Part.END
-        return False
+        self._part = END
 
     def unread(self) -> bytes:
         """Hand over the connection after an upgrade: give the bytes that belong to what follows.
 
         The engine is done then. What is in ``data_to_send()`` still comes first.
         """
-        if self.state is not State.READ or self._reply is not _Reply.HEAD:
+        if self.state is not READ or self._reply is not HEAD_DUE:
             raise LocalProtocolError(f"cannot switch protocols: state={self.state.name}")
         data = bytes(self._buffer[self._at :])
-        self._move(State.SWITCHED)
+        self._move(SWITCHED)
         self._drop_input()
         return data
 
@@ -573,14 +619,14 @@ class Http1Engine:
         To be called when the application wants to read the body; does nothing where the client
         doesn't wait, or a response has begun.
         """
-        if self._wants_continue and self._reply is _Reply.HEAD:
+        if self._wants_continue and self._reply is HEAD_DUE:
             self._output.append(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._clock = self._progress = now
             self._wants_continue = False
 
     def send_informational(self, status: int, headers: Iterable[Field] = ()) -> None:
         """Send a 1xx response, such as 103 Early Hints; an HTTP/1.0 client gets none."""
-        if self._reply is not _Reply.HEAD or self._line is None:
+        if self._reply is not HEAD_DUE or self._line is None:
             raise LocalProtocolError(f"cannot send {status}: {self._standing()}")
         if not 102 <= status <= 199:
             raise LocalProtocolError(f"not a status for send_informational: {status}")
@@ -599,7 +645,7 @@ class Http1Engine:
         The engine frames the message: Content-Length is taken and held to, "Connection: close"
         is obeyed, Transfer-Encoding is ours alone. ``trailers``: ``send_trailers`` will end it.
         """
-        if self._reply is not _Reply.HEAD:
+        if self._reply is not HEAD_DUE:
             raise LocalProtocolError(f"cannot send a response: {self._standing()}")
         if not 200 <= status <= 999:
             raise LocalProtocolError(f"not a status for a final response: {status}")
@@ -623,13 +669,13 @@ class Http1Engine:
             given.add(lower)
         if length and status in _EMPTY:
             raise LocalProtocolError(f"status {status} has no content: content-length={length}")
-        fields += [field for field in self._default_headers if field[0] not in given]
+        fields += [default for default in self._default_headers if default[0] not in given]
         self._block = encode_fields(fields)
         self._status = status
         self._length = 0 if status in _EMPTY else length
         self._connection = connection
         self._trailers_follow = trailers
-        self._reply = _Reply.HELD
+        self._reply = HEAD_HELD
 
     def send_body(self, data: bytes, *, more: bool = False) -> None:
         """Send a part of the body; ``more=False`` ends it.
@@ -637,9 +683,9 @@ class Http1Engine:
         Raises LocalProtocolError when the parts and Content-Length disagree: ``data`` is not sent
         then, and ``refuse`` is what is left to do. HEAD and 304 get no body, whatever is given.
         """
-        if self._reply is not _Reply.HELD and self._reply is not _Reply.BODY:
+        if self._reply is not HEAD_HELD and self._reply is not BODY_DUE:
             raise LocalProtocolError(f"cannot send a body: {self._standing()}")
-        held = self._reply is _Reply.HELD
+        held = self._reply is HEAD_HELD
         size = len(data)
         if self._line is not None and (self._line.method == "HEAD" or self._status == 304):
             if held:
@@ -655,9 +701,9 @@ class Http1Engine:
             elif size:
                 self._output += (b"%x\r\n" % size, data, b"\r\n")
         if more:
-            self._reply = _Reply.BODY
+            self._reply = BODY_DUE
         elif self._trailers_follow:
-            self._reply = _Reply.TRAILERS
+            self._reply = TRAILERS_DUE
         else:
             if self._delimiter is _Delimiter.CHUNKS:
                 self._output.append(b"0\r\n\r\n")
@@ -665,7 +711,7 @@ class Http1Engine:
 
     def send_trailers(self, headers: Iterable[Field] = ()) -> None:
         """End a response begun with ``trailers=True``; they go out where chunks can carry them."""
-        if self._reply is not _Reply.TRAILERS:
+        if self._reply is not TRAILERS_DUE:
             raise LocalProtocolError(f"cannot send trailers: {self._standing()}")
         fields = [(outgoing_name(name), value) for name, value in headers]
         for name, _ in fields:
@@ -682,9 +728,9 @@ class Http1Engine:
         Where bytes of a response have left already there is no answer, just the end, so that the
         client sees that the response is not whole.
         """
-        if self.state is State.CLOSED or self.state is State.SWITCHED:
+        if self.state is CLOSED or self.state is SWITCHED:
             return
-        if self._reply in (_Reply.NONE, _Reply.HEAD, _Reply.HELD):
+        if self._reply in (NOTHING_DUE, HEAD_DUE, HEAD_HELD):
             body = reason.encode("utf-8") + b"\n"
             fields = [(outgoing_name(name), value) for name, value in headers]
             given = {name for name, _ in fields} | _FRAMING | {b"content-type"}
@@ -692,7 +738,7 @@ class Http1Engine:
                 (b"content-type", b"text/plain; charset=utf-8"),
                 (b"content-length", b"%d" % len(body)),
                 (b"connection", b"close"),
-                *(field for field in self._default_headers if field[0] not in given),
+                *(default for default in self._default_headers if default[0] not in given),
             ]
             head = status_line(status) + encode_fields(fields) + b"\r\n"
             is_head = self._line is not None and self._line.method == "HEAD"
@@ -702,7 +748,7 @@ class Http1Engine:
     def drain(self) -> None:
         """Let the connection end as soon as no request is under way."""
         self.must_close = True
-        if self.state is State.IDLE:
+        if self.state is IDLE:
             self._close()
 
     def data_to_send(self) -> bytes:
@@ -734,7 +780,7 @@ class Http1Engine:
 
     def _send_head(self, size: int, *, more: bool) -> None:
         line = self._line
-        assert line is not None  # noqa: S101 - a reply is due: there is a request
+        assert line is not None
         if not self._keep_alive or b"close" in self._connection or not self._rest_is_here():
             self.must_close = True
         head = [status_line(self._status), self._block]
@@ -765,19 +811,19 @@ class Http1Engine:
 
     def _rest_is_here(self) -> bool:
         """Say whether the request is complete, or what is left of it can be skipped."""
-        if self.state is State.READ:
+        if self.state is READ:
             return not self._eof or self._at < len(self._buffer)
-        return self._part is _Part.SIZED and self._left <= len(self._buffer) - self._at
+        return self._part is SIZED and self._left <= len(self._buffer) - self._at
 
     def _finish(self) -> None:
         """Turn to the next request, or to the end."""
         if self.must_close:
             self._close()
             return
-        if self.state is State.BODY:
+        if self.state is BODY:
             self._at += self._left
-            self._move(State.READ)
-        self._move(State.IDLE)
+            self._move(READ)
+        self._move(IDLE)
         self._forget_request()
         self._clock = None
         self.has_unread = self._at < len(self._buffer)
@@ -787,15 +833,15 @@ class Http1Engine:
     def deadline(self) -> float | None:
         """Give the time at which ``timeout(now)`` wants to be called, if there is one."""
         limits = self._limits
-        if self.state is State.READ or self.state is State.CLOSED or self.state is State.SWITCHED:
+        if self.state is READ or self.state is CLOSED or self.state is SWITCHED:
             return None
-        if self.state is State.BODY and (self._wants_continue or self._paused or self.has_unread):
+        if self.state is BODY and (self._wants_continue or self._paused or self.has_unread):
             return None  # we keep the client waiting, not the client us
         if self._clock is None:
             return 0.0
-        if self.state is State.IDLE:
+        if self.state is IDLE:
             return self._clock + limits.keep_alive_s
-        if self.state is State.HEAD:
+        if self.state is HEAD:
             return self._clock + limits.head_s
         return min(
             self._progress + limits.body_idle_s,
@@ -810,10 +856,10 @@ class Http1Engine:
         if self._clock is None:
             self._clock = self._progress = now
             return []
-        if self.state is State.IDLE:
+        if self.state is IDLE:
             self._close()
             return []
-        where = "head" if self.state is State.HEAD else "body"
+        where = "head" if self.state is HEAD else "body"
         return [self._fail(408, f"the {where} of the request takes too long")]
 
     def pause(self) -> None:
@@ -823,7 +869,7 @@ class Http1Engine:
     def resume(self) -> None:
         """Take note that the caller reads again: the body's clock starts anew."""
         self._paused = False
-        if self.state is State.BODY:
+        if self.state is BODY:
             self._clock = None
 
     # --- the end --------------------------------------------------------------------------------
@@ -843,7 +889,7 @@ class Http1Engine:
         self.has_unread = False
 
     def _close(self) -> None:
-        self._move(State.CLOSED)
-        self._reply = _Reply.NONE
+        self._move(CLOSED)
+        self._reply = NOTHING_DUE
         self.must_close = True
         self._drop_input()
