@@ -48,3 +48,14 @@ def close(code: int, reason: str = "") -> bytes:
 def server_frame(opcode: int, payload: bytes = b"", *, rsv: int = 0) -> bytes:
     """Return a frame as the server must have sent it."""
     return frame(opcode, payload, rsv=rsv, mask=None)
+
+
+def feed(engine, data: bytes, *, step: int | None = None, now: float = 0.0, **kwargs) -> list:
+    """Give ``data`` to an engine, ``step`` bytes at a time, and return all its events."""
+    events = []
+    step = step or max(len(data), 1)
+    for start in range(0, len(data), step):
+        events += engine.receive(data[start : start + step], now, **kwargs)
+        while engine.has_unread:
+            events += engine.receive(b"", now, **kwargs)
+    return events

@@ -319,11 +319,11 @@ class WebSocketEngine:
     def receive(self, data: bytes, now: float, *, max_events: int = 64) -> list[Event]:
         """Take bytes from the peer, and return what they say, in order.
 
-        At most ``max_events`` events are returned; ``has_unread`` says that more may follow
-        without more bytes, after ``receive(b"", now)``. The end of the connection, be it a
-        close frame or a failure, is not returned together with what came before it: that can
-        still be answered. Every call counts as a sign of life: call it, if only with ``b""``,
-        when reading goes on after a pause of our own.
+        At most ``max_events`` events are returned, and the end of the connection, be it a
+        close frame or a failure, never together with what came before it, so that this can
+        still be answered. ``has_unread`` says that there is more, for ``receive(b"", now)``.
+        Every call counts as a sign of life: call it, if only with ``b""``, when reading goes
+        on after a pause of our own.
         """
         self._heard = now
         events: list[Event] = []
@@ -346,13 +346,12 @@ class WebSocketEngine:
             try:
                 position = self._read(data, position, events, max_events)
             except RemoteProtocolError as error:
-                self._failure = error
+                self._failure = error.with_traceback(None)
         if self._failure is not None:
-            if events:
-                self._ready = False
-                self.has_unread = True
-                return events
-            events.append(self._fail(self._failure.code, str(self._failure)))
+            data, position = b"", 0
+            self.has_unread = bool(events)
+            if not events:
+                events.append(self._fail(self._failure.code, str(self._failure)))
         if self.state is CLOSED:
             self._forget()
             return events
@@ -363,11 +362,19 @@ class WebSocketEngine:
         else:
             # Not `data` itself: the beginning of a header must not keep a long buffer alive.
             self._buffer, self._position = data[position:], 0
-        self._ready = self.state is OPEN and self._message is None and not self._buffer
+        self._ready = (
+            self.state is OPEN
+            and self._message is None
+            and self._failure is None
+            and not self._buffer
+        )
         return events
 
     def receive_eof(self, now: float) -> list[Event]:
-        """Take note that the peer sends no more; without a close frame that is a failure."""
+        """Take note that the peer sends no more; without a close frame that is a failure.
+
+        What ``has_unread`` speaks of is lost: read it first.
+        """
         self._heard = now
         if self.state is CLOSED:
             return []
