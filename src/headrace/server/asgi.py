@@ -7,6 +7,7 @@ lifespan protocol 2.0.
 from collections.abc import Awaitable, Coroutine, Iterable
 from types import CoroutineType
 from typing import Any
+from urllib.parse import quote
 
 from ..exceptions import LocalProtocolError
 from ..protocols.http1 import RequestReceived
@@ -20,6 +21,7 @@ __all__ = [
     "message_type",
     "outgoing_headers",
     "peer_name",
+    "printable",
     "refusal_status",
     "unexpected",
     "websocket_scope",
@@ -29,7 +31,6 @@ Headers = list[tuple[bytes, bytes]]
 
 _VERSIONS = {"version": "3.0", "spec_version": "2.5"}
 _NO_OPTIONS: dict[str, Any] = {}
-_HTTP_EXTENSIONS: dict[str, dict[str, Any]] = {"http.response.early_hint": {}}
 
 
 class ClientDisconnected(OSError):
@@ -51,7 +52,7 @@ def http_scope(
         "http_version": request.http_version,
         "method": request.method,
         **_common(request, runtime, scheme, client, server),
-        "extensions": _HTTP_EXTENSIONS,
+        "extensions": {"http.response.early_hint": {}},
     }
 
 
@@ -84,11 +85,15 @@ def _common(
     server: Address | None,
 ) -> Scope:
     root_path = runtime.config.root_path
+    path, raw_path = request.path, request.raw_path
+    if root_path and raw_path.startswith(b"/"):
+        # ASGI: the path begins with the root path. The option is for a proxy that takes it
+        # away before it passes the request on.
+        path, raw_path = root_path + path, quote(root_path).encode() + raw_path
     scope: Scope = {
         "scheme": scheme,
-        # ASGI: the path includes the root path, as the client would see it.
-        "path": root_path + request.path if root_path else request.path,
-        "raw_path": root_path.encode() + request.raw_path if root_path else request.raw_path,
+        "path": path,
+        "raw_path": raw_path,
         "query_string": request.query_string,
         "root_path": root_path,
         "headers": request.headers,
@@ -122,11 +127,18 @@ async def _raise(error: Exception) -> None:
 def refusal_status(error: BaseException) -> int | None:
     """Return the 4xx by which an exception of the application says: the client's mistake.
 
-    An exception does so by an attribute ``status``; a router's error for a path that
-    nobody serves has 404.
+    An exception's class does so by an attribute ``status``; a router's error for a path that
+    nobody serves has 404. An attribute of the instance says nothing: there the libraries of
+    HTTP clients note what some other server has answered.
     """
-    status = getattr(error, "status", None)
+    status = getattr(type(error), "status", None)
     return status if isinstance(status, int) and 400 <= status < 500 else None
+
+
+def printable(text: str, limit: int = 500) -> str:
+    """Return text from elsewhere as it may stand in a log or a plain answer: one short line."""
+    shown = text[:limit].encode("unicode_escape").decode("ascii")
+    return f"{shown}..." if len(text) > limit else shown
 
 
 def message_type(message: Message) -> str:

@@ -1,9 +1,10 @@
 """What all connections of one server share."""
 
 import asyncio
+import contextvars
 import email.utils
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -77,6 +78,10 @@ class Runtime:
     #: Addresses of ours, so that connections share them.
     addresses: dict[Address | None, Address | None] = field(default_factory=dict)
     draining: bool = False
+    #: Set when a stop has no connection and no task left to wait for.
+    quiet: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Where every task of the application begins: what one sets is not seen by the next.
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
     timeouts: Timeouts = field(init=False)
     #: The headers that a response has unless the application gave its own.
     default_headers: list[tuple[bytes, bytes]] = field(init=False)
@@ -92,6 +97,36 @@ class Runtime:
         self.default_headers = [(b"date", b"")]
         if config.server_header:
             self.default_headers.append((b"server", config.server_header.encode("ascii")))
+
+    def run(
+        self,
+        coroutine: Coroutine[Any, Any, None],
+        on_end: Callable[[asyncio.Task[None]], object] | None = None,
+    ) -> asyncio.Task[None]:
+        """Run the application; ``on_end`` is called at its end, and has to call ``ended``."""
+        task = self.loop.create_task(coroutine, context=self.context.copy())
+        self.tasks.add(task)
+        task.add_done_callback(on_end or self.ended)
+        return task
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """Learn that a task of the application is done."""
+        self.tasks.discard(task)
+        self.check_quiet()
+
+    def enter(self, connection: Drainable) -> None:
+        """Learn of a connection."""
+        self.connections.add(connection)
+
+    def leave(self, connection: Drainable) -> None:
+        """Learn that a connection is gone."""
+        self.connections.discard(connection)
+        self.check_quiet()
+
+    def check_quiet(self) -> None:
+        """Say so when a stop has nothing left to wait for."""
+        if self.draining and not self.connections and not self.tasks:
+            self.quiet.set()
 
     def refresh_date(self) -> None:
         """Keep the ``date`` of ``default_headers`` current; cheap enough for every request."""

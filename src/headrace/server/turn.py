@@ -87,9 +87,3 @@ class Turn:
                 self._loop.call_soon(self._run)
             else:
                 self._scheduled = False
-
-    def _report(self, error: Exception, source: object) -> None:
-        # One connection's failure must not cost the others their turn.
-        self._loop.call_exception_handler(
-            {"message": f"headrace: {source!r} failed in its turn", "exception": error}
-        )

@@ -30,6 +30,7 @@ from .asgi import (
     message_type,
     outgoing_headers,
     peer_name,
+    printable,
     refusal_status,
     unexpected,
 )
@@ -42,6 +43,8 @@ __all__ = ["Opening", "Phase", "WebSocketStream"]
 logger = logging.getLogger("headrace.server")
 
 CANCELLED = asyncio.CancelledError()
+#: How long the client has to see the end that we have written.
+LINGER_S = 1.0
 #: Client-bound events that may wait for the accept.
 EARLY_EVENTS = 32
 
@@ -53,10 +56,8 @@ class Phase(IntEnum):
     #: The application answers the handshake with an HTTP response of its own.
     DENYING = 1
     OPEN = 2
-    #: A close frame, ours or the client's, is on its way.
-    CLOSING = 3
-    #: The application has been told.
-    CLOSED = 4
+    #: It is over, and the application has been told; the close handshake may still be under way.
+    CLOSED = 3
 
 
 class Opening(Protocol):
@@ -140,21 +141,19 @@ class WebSocketStream(Inbox):
         """Run the application."""
         runtime = self._runtime
         runtime.counters.websockets += 1
-        runtime.connections.add(self)
+        runtime.enter(self)
         self._events.append({"type": "websocket.connect"})
         # The task is the application's own coroutine: a frame around it would be kept in
         # memory for as long as the connection lives.
-        task = self._task = runtime.loop.create_task(
-            as_coroutine(runtime.app, scope, self.receive, self.send), name="headrace websocket"
+        self._task = runtime.run(
+            as_coroutine(runtime.app, scope, self.receive, self.send), self._ended
         )
-        runtime.tasks.add(task)
-        task.add_done_callback(self._ended)
         runtime.wheel.schedule(self, runtime.loop.time() + runtime.config.accept_timeout_s)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Learn how the application ended, and close for it what it left open."""
         runtime = self._runtime
-        runtime.tasks.discard(task)
+        runtime.ended(task)
         error = CANCELLED if task.cancelled() else task.exception()
         if error is None:
             if self.phase is Phase.CONNECTING:
@@ -165,8 +164,9 @@ class WebSocketStream(Inbox):
             logger.debug("%s: the application ended with its connection: %r", self.peer, error)
             self._end(CloseCode.INTERNAL_ERROR, "the application was cancelled")
         elif self.phase is Phase.CONNECTING and (status := refusal_status(error)) is not None:
-            logger.info("%s: refused with %d: %s", self.peer, status, error)
-            self._refuse(status, str(error))
+            reason = printable(str(error))
+            logger.info("%s: refused with %d: %s", self.peer, status, reason)
+            self._refuse(status, reason)
         else:
             runtime.counters.application_errors += 1
             logger.error(
@@ -181,10 +181,8 @@ class WebSocketStream(Inbox):
     def _end(self, code: int, reason: str) -> None:
         """Close for an application that has come to its end, or that can't go on."""
         match self.phase:
-            case Phase.CONNECTING:
+            case Phase.CONNECTING | Phase.DENYING:
                 self._refuse(500, "the application could not answer")
-            case Phase.DENYING:
-                self._abort()
             case Phase.OPEN:
                 self._close(code, reason)
 
@@ -209,12 +207,12 @@ class WebSocketStream(Inbox):
         """Learn that the transport is gone."""
         del error
         runtime = self._runtime
-        runtime.connections.discard(self)
+        runtime.leave(self)
         runtime.wheel.cancel(self)
         if self.engine is not None and self.engine.state is not State.CLOSED:
             self.engine.receive_eof(runtime.loop.time())
         self._disconnect()
-        self.outbox.release()
+        self.outbox.lost()
         self.resume()
 
     def pause_writing(self) -> None:
@@ -224,6 +222,12 @@ class WebSocketStream(Inbox):
     def resume_writing(self) -> None:
         """Learn that the socket takes more again."""
         self.outbox.resume()
+        engine = self.engine
+        if engine is not None and engine.state is State.OPEN:
+            # Pongs and pings that were kept back, bounded, in the engine.
+            self.outbox.write(engine.data_to_send())
+        elif self.phase is Phase.CLOSED:
+            self._linger()
 
     def _take(self, events: list[Event]) -> None:
         """Put what the client sent into the inbox, and let the application run."""
@@ -237,10 +241,10 @@ class WebSocketStream(Inbox):
                 self._closed_by_peer(event)
         engine = self.engine
         assert engine is not None
-        if control := engine.data_to_send():
-            self._send_control(control)
-        elif events and engine.state is State.CLOSED:
-            self._linger()  # the answer to our close frame, which wants none
+        if self.phase is Phase.CLOSED:
+            self._send_control(engine.data_to_send())
+        elif not self.outbox.paused and (control := engine.data_to_send()):
+            self.outbox.write(control)
         if self._wake is not None:
             self.resume()
         if len(inbox) >= self._runtime.config.inbox_limit or engine.has_unread:
@@ -251,36 +255,36 @@ class WebSocketStream(Inbox):
     def _closed_by_peer(self, event: CloseReceived | ConnectionFailed) -> None:
         if isinstance(event, ConnectionFailed):
             logger.info("%s: WebSocket failed with %d: %s", self.peer, event.code, event.reason)
-        self._disconnect()
+        self._disconnect(event.code, event.reason)
 
     def _send_control(self, control: bytes) -> None:
+        """Send the close frame, behind the messages that wait; then see to the transport."""
         engine = self.engine
         assert engine is not None
-        if engine.state is State.OPEN:
-            self.outbox.write(control)
-        else:
-            # A close frame: behind the messages that wait.
-            self.outbox.finish(control)
-            self._runtime.wheel.schedule(self, engine.deadline())
+        self.outbox.finish(control)
         if engine.state is State.CLOSED:
-            self.outbox.flush()
             self._linger()
+        else:
+            self._runtime.wheel.schedule(self, engine.deadline())
 
     def _linger(self) -> None:
         """Close the transport once the close frame is out, reading on until the client has it."""
         # RFC 6455 §7.1.1: the server closes first. What the client still sends is read and
         # dropped for a while, for a reset would overtake our close frame.
-        if self.transport.is_closing():
+        engine = self.engine
+        if self.transport.is_closing() or (engine is not None and engine.state is not State.CLOSED):
             return
+        now = self._runtime.loop.time()
+        self.outbox.flush()
+        self._resume_reading()
         if self.outbox.paused:
-            # Someone who doesn't read does not get to hold the connection either.
-            self.transport.close()
-            deadline = self._runtime.loop.time() + self._runtime.config.close_timeout_s
-            self._runtime.wheel.schedule(self, deadline)
+            # Someone who doesn't read does not get to hold the connection for long.
+            self._runtime.wheel.schedule(self, now + self._runtime.config.close_timeout_s)
         elif self.transport.can_write_eof():
             self.transport.write_eof()
-            self._resume_reading()
-            self._runtime.wheel.schedule(self, self._runtime.loop.time() + 1.0)
+            waits = self.transport.get_write_buffer_size() > 0
+            linger_s = self._runtime.config.close_timeout_s if waits else LINGER_S
+            self._runtime.wheel.schedule(self, now + linger_s)
         else:
             self.transport.close()
 
@@ -300,7 +304,8 @@ class WebSocketStream(Inbox):
         if len(self._events) >= self._runtime.config.inbox_limit:
             return
         engine = self.engine
-        if engine is not None and engine.has_unread:
+        if engine is not None and engine.state is not State.CLOSED:
+            # Even with nothing unread: it was we who did not hear the client.
             self._take(engine.receive(b"", self._runtime.loop.time()))
             if engine.has_unread or len(self._events) >= self._runtime.config.inbox_limit:
                 return
@@ -309,11 +314,16 @@ class WebSocketStream(Inbox):
     # To and from the application
 
     async def receive(self) -> Message:
-        """Return the next event (the ASGI ``receive``)."""
+        """Return the next event (the ASGI ``receive``).
+
+        Raises ClientDisconnected for who waits for more than ``websocket.disconnect``.
+        """
         # Written out, not `await super().receive()`: the frame of a coroutine that only
         # forwards would be kept in memory by every idle connection.
         events = self._events
         while not events:
+            if self.phase is Phase.CLOSED:
+                raise ClientDisconnected("cannot receive: the WebSocket is closed")
             self.check_single_reader()
             await self
         message = events.pop(0)
@@ -334,9 +344,11 @@ class WebSocketStream(Inbox):
             outbox.push(engine.encode(_payload(message)))
             if outbox.paused or outbox.waiting_bytes > HIGH_WATER_BYTES:
                 await outbox.drained()
+                if self.phase is not Phase.OPEN:
+                    raise ClientDisconnected("the WebSocket was closed while the message waited")
             return
         type_ = message_type(message)
-        if self.phase >= Phase.CLOSING:
+        if self.phase is Phase.CLOSED:
             if type_ == "websocket.close":
                 return
             raise ClientDisconnected(f"cannot send {type_!r}: the WebSocket is closed")
@@ -416,28 +428,36 @@ class WebSocketStream(Inbox):
 
     def _finish_refusal(self) -> None:
         self._opening = self._early = None
-        self.outbox.flush()
-        self._linger()
         self._disconnect()
         self.note()
+        self._linger()
 
     def _close(self, code: int, reason: str) -> None:
         engine = self.engine
         assert engine is not None
         engine.send_close(code, reason, now=self._runtime.loop.time())
-        self.phase = Phase.CLOSING
-        self._wire = self
+        # Nothing that the client sends from here on counts: the application need not wait.
+        self._disconnect(code, reason)
+        self.note()
         self._send_control(engine.data_to_send())
+        if self._reading_paused:
+            self._runtime.loop.call_soon(self._hear_the_end)
 
-    def _disconnect(self) -> None:
+    def _hear_the_end(self) -> None:
+        """Read on for the client's close frame, however full the inbox is."""
+        engine = self.engine
+        assert engine is not None
+        while engine.has_unread:
+            self._take(engine.receive(b"", self._runtime.loop.time()))
+        self._resume_reading()
+
+    def _disconnect(self, code: int = CloseCode.ABNORMAL_CLOSURE, reason: str = "") -> None:
         """Tell the application, once, that it is over."""
         if self.phase is not Phase.CLOSED:
             self.phase = Phase.CLOSED
             self._wire = self
-            engine = self.engine
-            code = engine.close_code if engine is not None else CloseCode.ABNORMAL_CLOSURE
-            reason = engine.close_reason if engine is not None else ""
-            self._events.append({"type": "websocket.disconnect", "code": code, "reason": reason})
+            event = {"type": "websocket.disconnect", "code": int(code), "reason": reason}
+            self._events.append(event)
 
     # From the channel layer (the lane)
 
@@ -517,6 +537,9 @@ class WebSocketStream(Inbox):
         if engine.state is State.CLOSED:
             self._abort()
             return None
+        if self._reading_paused:
+            # Who is silent here is we: look again when the client has had a chance to be heard.
+            return now + (self._runtime.config.ping_timeout_s or 1.0)
         if (deadline := engine.deadline()) is not None and deadline <= now:
             self._take(engine.timeout(now))
             # Where that ended the connection, its next look is scheduled already.
@@ -572,4 +595,9 @@ def _payload(message: Message) -> str | bytes:
 
 def _close_arguments(message: Message) -> tuple[int, str]:
     code = message.get("code")
-    return (CloseCode.NORMAL_CLOSURE if code is None else code), message.get("reason") or ""
+    reason = message.get("reason")
+    if not isinstance(code, int | None):
+        raise LocalProtocolError(f"a close code is an int, not {code!r:.50}")
+    if not isinstance(reason, str | None):
+        raise LocalProtocolError(f"the reason of a close is a str, not {reason!r:.50}")
+    return (CloseCode.NORMAL_CLOSURE if code is None else code), reason or ""
