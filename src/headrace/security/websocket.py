@@ -12,7 +12,7 @@ Rules of this file:
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 from urllib.parse import ParseResult, urlparse
@@ -39,7 +39,7 @@ class OriginValidator(Stage):
     port (``https://example.com``, ``http://.example.com:8000``), or ``*`` for any.
     """
 
-    def __init__(self, application: ASGIApplication, allowed_origins: Iterable[str]) -> None:
+    def __init__(self, application: ASGIApplication, allowed_origins: Collection[str]) -> None:
         self.application = application
         self.allowed_origins = allowed_origins
 
@@ -53,11 +53,7 @@ class OriginValidator(Stage):
         origins = [value for name, value in scope.get("headers", ()) if name == b"origin"]
         if self.valid_origin(_parse(origins)):
             return self.application, scope, receive, send
-        logger.warning(
-            "WebSocket %s denied: %s is not among the allowed origins",
-            _shown(scope.get("path", "")),
-            f"origin {_shown(b', '.join(origins).decode('latin-1'))}" if origins else "no origin",
-        )
+        logger.warning("WebSocket %s denied: %s", _shown(scope.get("path", "")), _why(origins))
         return WebsocketDenier(), scope, receive, send
 
     def valid_origin(self, parsed_origin: ParseResult | None) -> bool:
@@ -92,7 +88,7 @@ def AllowedHostsOriginValidator(application: ASGIApplication) -> OriginValidator
 
     With DEBUG and no ALLOWED_HOSTS those are the local hosts, as in Django.
     """
-    hosts: Iterable[str] = settings.ALLOWED_HOSTS
+    hosts: Collection[str] = settings.ALLOWED_HOSTS
     if settings.DEBUG and not hosts:
         hosts = ["localhost", "127.0.0.1", "[::1]"]
     return OriginValidator(application, hosts)
@@ -132,6 +128,16 @@ def _parse_pattern(pattern: str) -> tuple[str, str, int | None]:
     host = parsed.hostname or pattern
     port = parsed.port or _DEFAULT_PORTS.get(parsed.scheme)
     return parsed.scheme, host, port
+
+
+def _why(origins: list[bytes]) -> str:
+    match [origin.decode("latin-1") for origin in origins]:
+        case []:
+            return "it has no Origin header"
+        case [origin]:
+            return f"the origin {_shown(origin)} is not allowed"
+        case several:
+            return f"it has {len(several)} Origin headers, the first {_shown(several[0])}"
 
 
 def _shown(text: Any) -> str:
