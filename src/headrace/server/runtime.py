@@ -104,7 +104,10 @@ class Runtime:
         on_end: Callable[[asyncio.Task[None]], object] | None = None,
     ) -> asyncio.Task[None]:
         """Run the application; ``on_end`` is called at its end, and has to call ``ended``."""
-        task = self.loop.create_task(coroutine, context=self.context.copy())
+        # One name for all: a numbered one is a string of its own for each connection.
+        task = self.loop.create_task(
+            coroutine, name="headrace application", context=self.context.copy()
+        )
         self.tasks.add(task)
         task.add_done_callback(on_end or self.ended)
         return task

@@ -242,7 +242,9 @@ class WebSocketStream(Inbox):
         engine = self.engine
         assert engine is not None
         if self.phase is Phase.CLOSED:
-            self._send_control(engine.data_to_send())
+            # The end comes alone, behind all that the client sent before it.
+            agreed = bool(events) and isinstance(events[-1], CloseReceived)
+            self._send_control(engine.data_to_send(), agreed=agreed)
         elif not self.outbox.paused and (control := engine.data_to_send()):
             self.outbox.write(control)
         if self._wake is not None:
@@ -257,20 +259,27 @@ class WebSocketStream(Inbox):
             logger.info("%s: WebSocket failed with %d: %s", self.peer, event.code, event.reason)
         self._disconnect(event.code, event.reason)
 
-    def _send_control(self, control: bytes) -> None:
-        """Send the close frame, behind the messages that wait; then see to the transport."""
+    def _send_control(self, control: bytes, *, agreed: bool = False) -> None:
+        """Send the close frame, behind the messages that wait; then see to the transport.
+
+        ``agreed``: the client's close frame has come, and nothing follows it.
+        """
         engine = self.engine
         assert engine is not None
         self.outbox.finish(control)
-        if engine.state is State.CLOSED:
+        if agreed and not self.outbox.paused:
+            # RFC 6455 §7.1.1: the server closes first; the transport sends what it holds.
+            self.outbox.flush()
+            self.transport.close()
+        elif engine.state is State.CLOSED:
             self._linger()
         else:
             self._runtime.wheel.schedule(self, engine.deadline())
 
     def _linger(self) -> None:
         """Close the transport once the close frame is out, reading on until the client has it."""
-        # RFC 6455 §7.1.1: the server closes first. What the client still sends is read and
-        # dropped for a while, for a reset would overtake our close frame.
+        # What the client still sends is read and dropped for a while, for a reset would
+        # overtake our close frame.
         engine = self.engine
         if self.transport.is_closing() or (engine is not None and engine.state is not State.CLOSED):
             return
@@ -384,7 +393,7 @@ class WebSocketStream(Inbox):
         self._wire = engine.wire if engine.wire is not None else self
         self._opening = None
         self.phase = Phase.OPEN
-        runtime.wheel.schedule(self, engine.deadline())
+        # The wheel looks at us when the accept was to be there; the ping is due later.
         for event in self._early or ():
             self.transmit(event, {})
         self._early = None
