@@ -138,7 +138,7 @@ def _decode(raw_path: bytes) -> str:
 
 
 def _parse_uncommon_line(line: bytes) -> RequestLine:
-    check_bytes(line)
+    check_bytes(line + b"\r\n")
     match = _split_any_line(line)
     if match is None:
         _refuse_request_line(line)
