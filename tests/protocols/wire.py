@@ -50,6 +50,17 @@ def server_frame(opcode: int, payload: bytes = b"", *, rsv: int = 0) -> bytes:
     return frame(opcode, payload, rsv=rsv, mask=None)
 
 
+def server_frames(data: bytes) -> list[tuple[int, bytes]]:
+    """Take apart what the server sent, into first bytes and payloads; less than 64 KB each."""
+    frames = []
+    while data:
+        length, start = (data[1], 2) if data[1] < 126 else (int.from_bytes(data[2:4], "big"), 4)
+        assert len(data) >= start + length
+        frames.append((data[0], data[start : start + length]))
+        data = data[start + length :]
+    return frames
+
+
 def feed(engine, data: bytes, *, step: int | None = None, now: float = 0.0, **kwargs) -> list:
     """Give ``data`` to an engine, ``step`` bytes at a time, and return all its events."""
     events = []

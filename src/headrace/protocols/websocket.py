@@ -292,7 +292,7 @@ class WebSocketEngine:
     ) -> None:
         self.state = OPEN
         self.wire: str | None = _wire(extensions) if extensions else ""
-        self.close_code: int = CloseCode.ABNORMAL_CLOSURE
+        self.close_code = int(CloseCode.ABNORMAL_CLOSURE)
         self.close_reason = ""
         self.has_unread = False
         self._limits = limits
@@ -513,7 +513,7 @@ class WebSocketEngine:
 
     def _read_close(self, payload: bytes) -> CloseReceived:
         """RFC 6455 §5.5.1: nothing, or a code with a reason in UTF-8."""
-        code: int = CloseCode.NO_STATUS_RECEIVED
+        code = int(CloseCode.NO_STATUS_RECEIVED)
         reason = ""
         if len(payload) == 1:
             raise RemoteProtocolError("close frame of one byte")
@@ -655,8 +655,8 @@ class WebSocketEngine:
             text = reason.encode()[:123].decode(errors="ignore").encode()
             self._output += encode_frame(_FIN | _CLOSE, code.to_bytes(2, "big") + text)
         self._step(_Step.FAILED)
-        self.close_code, self.close_reason = code, reason
-        return ConnectionFailed(code, reason)
+        self.close_code, self.close_reason = int(code), reason
+        return ConnectionFailed(int(code), reason)
 
     def _forget(self) -> None:
         """Give back what only a living connection needs."""
