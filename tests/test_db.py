@@ -8,6 +8,7 @@ from django.contrib.auth.models import User
 from django.db import connection, connections
 
 from headrace import db
+from headrace.consumer import AsyncConsumer
 from headrace.db import (
     DatabaseSyncToAsync,
     aclose_old_connections,
@@ -15,6 +16,7 @@ from headrace.db import (
     database_sync_to_async,
     track_database_use,
 )
+from headrace.exceptions import StopConsumer
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -228,3 +230,74 @@ async def test_a_fresh_context_knows_of_no_use():
     await User.objects.acount()
     assert contextvars.Context().run(cleanup_due) is False
     assert connections["default"] is not None
+
+
+# Behind a consumer
+
+
+class Counting(AsyncConsumer):
+    """Uses the database where it is told to."""
+
+    async def count(self, event):
+        await sync_to_async(ask)()
+        if event.get("fail"):
+            raise LookupError("after the query")
+
+    async def idle(self, event): ...
+
+    async def stop(self, event):
+        await sync_to_async(ask)()
+        raise StopConsumer
+
+
+async def consume(*events):
+    """Run a consumer over these events, in a task as a server does."""
+    pending = [*events, {"type": "stop"}]
+
+    async def receive():
+        return pending.pop(0)
+
+    scope = {"type": "test"}
+    await asyncio.create_task(Counting.as_asgi()(scope, receive, None))
+
+
+async def test_a_consumer_cleans_up_after_a_handler_that_used_the_database(
+    file_database, monkeypatch
+):
+    cleanups = []
+    close = db.close_old_connections
+
+    def note():
+        cleanups.append(threading.get_ident())
+        close()
+
+    monkeypatch.setattr(db, "close_old_connections", note)
+    await consume({"type": "idle"}, {"type": "count"}, {"type": "idle"}, {"type": "idle"})
+    assert len(cleanups) == 2, "after count and after stop, and for no idle event"
+    assert not await sync_to_async(is_open)()
+
+
+async def test_a_consumer_cleans_up_after_a_handler_that_fails(file_database):
+    with pytest.raises(LookupError):
+        await consume({"type": "count", "fail": True})
+    assert not await sync_to_async(is_open)()
+
+
+async def test_a_consumer_finds_no_connection_past_its_age(file_database, monkeypatch):
+    await sync_to_async(set_max_age)(60)
+    await sync_to_async(ask)()
+    await aclose_old_connections()
+    later = db.time.monotonic() + 61
+    monkeypatch.setattr(db.time, "monotonic", lambda: later)
+    was_open = []
+
+    class Looking(AsyncConsumer):
+        async def look(self, event):
+            was_open.append(await sync_to_async(is_open)())
+            raise StopConsumer
+
+    async def receive():
+        return {"type": "look"}
+
+    await Looking.as_asgi()({"type": "test"}, receive, None)
+    assert was_open == [False]

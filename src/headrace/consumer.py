@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from asgiref.sync import async_to_sync
 
-from .db import database_sync_to_async
+from .db import aclose_old_connections, cleanup_due, database_sync_to_async
 from .exceptions import StopConsumer
 from .layers import DEFAULT_CHANNEL_LAYER, BaseChannelLayer, Sink, get_channel_layer
 from .layers.base import Event, Frames, is_client_event
@@ -220,7 +220,13 @@ class AsyncConsumer:
         """Call the handler of this message; ValueError if there is none."""
         handler = getattr(self, get_handler_name(message), None)
         if handler is not None:
-            await handler(message)
+            if cleanup_due():  # a connection was kept open, and is past its age by now
+                await aclose_old_connections()
+            try:
+                await handler(message)
+            finally:
+                if cleanup_due():  # this handler used the database
+                    await aclose_old_connections()
         elif is_client_event(message):
             await self.base_send(message)
         else:

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from math import inf
 from typing import Any, ParamSpec, TypeVar, overload
 
 from asgiref.sync import SyncToAsync, sync_to_async
@@ -46,7 +45,8 @@ _mark: ContextVar[_SharedMark | bool] = ContextVar("headrace_database_used", def
 _this_thread = threading.local()  # .tidy is true inside a call that cleans up by itself
 
 _expiry_lock = threading.Lock()
-_next_expiry = inf  # when the first of the connections that were left open is past its age
+#: When the first of the connections that were left open is past its age.
+_next_expiry: float | None = None
 
 
 class DatabaseSyncToAsync(SyncToAsync[P, R]):
@@ -102,9 +102,9 @@ def cleanup_due() -> bool:
     after each piece of work; no thread is involved.
     """
     mark = _mark.get()
-    if mark is True or (mark is not False and mark.used):
+    if mark is not False and (mark is True or mark.used):
         return True
-    return _next_expiry != inf and time.monotonic() >= _next_expiry
+    return _next_expiry is not None and time.monotonic() >= _next_expiry
 
 
 def track_database_use() -> None:
@@ -120,7 +120,7 @@ async def aclose_old_connections() -> None:
     """Close the connections that are broken or past their age, in the ORM's thread."""
     global _next_expiry
     _set_mark(used=False)
-    _next_expiry = inf
+    _next_expiry = None
     await sync_to_async(_close_in_this_thread)()
 
 
@@ -133,7 +133,7 @@ def _close_in_this_thread() -> None:
         close_at = connection.close_at or 0.0
         if connection.connection is not None and close_at > now:
             with _expiry_lock:
-                _next_expiry = min(_next_expiry, close_at)
+                _next_expiry = min(_next_expiry or close_at, close_at)
 
 
 def _set_mark(*, used: bool) -> None:
