@@ -51,6 +51,8 @@ class Config:
 
     http: Http1Limits = field(default_factory=Http1Limits)
     websocket: Limits = field(default_factory=Limits)
+    #: A client that takes nothing of a response for so long is cut off.
+    write_timeout_s: float = 60.0
     #: How long the application may take to accept or refuse a WebSocket.
     accept_timeout_s: float = 10.0
     #: After so long without a message a ping asks whether the client is there; 0: never.
@@ -77,11 +79,22 @@ class Config:
         for name in ("backlog", "outbox_limit_bytes", "inbox_limit"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("accept_timeout_s", "close_timeout_s", "shutdown_timeout_s"):
+        for name in (
+            "write_timeout_s",
+            "accept_timeout_s",
+            "close_timeout_s",
+            "shutdown_timeout_s",
+        ):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"{name} must be more than 0, not {getattr(self, name)}")
         for name in ("ping_interval_s", "ping_timeout_s"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"{name} must be 0 (off) or more")
-        if self.root_path and not self.root_path.startswith("/"):
-            raise ConfigurationError(f"root_path must begin with '/': {self.root_path!r}")
+        if self.root_path and (self.root_path[0] != "/" or self.root_path[-1] == "/"):
+            raise ConfigurationError(
+                f"root_path must begin with '/' and not end with it, not {self.root_path!r}"
+            )
+        if not (self.server_header.isascii() and self.server_header.isprintable()):
+            raise ConfigurationError(
+                f"server_header must be printable ASCII, not {self.server_header!r}"
+            )

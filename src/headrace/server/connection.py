@@ -6,6 +6,7 @@ Rules of this file:
 - A WebSocket takes the transport over: from the handshake on, no byte passes through here.
 - After an error the connection is read to its end for a moment, so that a reset does not
   overtake the answer (RFC 9112 §9.6).
+- A client that takes nothing of what it is sent for ``write_timeout_s`` is cut off.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from ..protocols.http1 import (
     State,
 )
 from .asgi import http_scope, peer_name, websocket_scope
-from .http import Exchange
+from .http import Exchange, log_access
 from .outbox import Outbox
 from .runtime import Address, Runtime
 from .websocket import WebSocketStream
@@ -37,6 +38,9 @@ logger = logging.getLogger("headrace.server")
 
 #: How long a connection that was closed by us is read on.
 LINGER_S = 2.0
+#: A client that has ended its side may still wait for its answer, or be gone: which of the two,
+#: only bytes that we send can tell. Where none are sent for so long it is taken to be gone.
+HALF_CLOSED_S = 1.0
 #: What a WebSocket's client may send before it is accepted.
 EARLY_BYTES = 64 * 1024
 
@@ -48,12 +52,16 @@ class Connection(asyncio.Protocol):
         "_client",
         "_engine",
         "_exchange",
+        "_gone_by",
+        "_heard_all",
         "_lingering",
         "_outbox",
         "_reading_paused",
         "_runtime",
         "_server",
         "_transport",
+        "_unwritten_bytes",
+        "_write_by",
         "tick",
     )
 
@@ -61,7 +69,15 @@ class Connection(asyncio.Protocol):
         self._runtime = runtime
         self._exchange: Exchange | None = None
         self._reading_paused = False
+        #: The last byte has been said; what is left is to see that it arrives.
         self._lingering = False
+        #: Nothing of the client can be on its way to us.
+        self._heard_all = False
+        #: When a client that has ended its side is taken to be gone.
+        self._gone_by: float | None = None
+        #: When a client that takes nothing is cut off, and what waited for it at the last look.
+        self._write_by: float | None = None
+        self._unwritten_bytes = 0
         self.tick: int | None = None
 
     @property
@@ -91,7 +107,7 @@ class Connection(asyncio.Protocol):
             config.http, now=runtime.loop.time(), default_headers=runtime.default_headers
         )
         runtime.counters.connections += 1
-        runtime.connections.add(self)
+        runtime.enter(self)
         runtime.wheel.schedule(self, self._engine.deadline())
         if runtime.draining:
             self.drain()
@@ -103,29 +119,39 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Learn that the client sends no more; it may still read."""
-        if self._lingering:
-            return False
-        self._take(self._engine.receive_eof(self._runtime.loop.time()))
-        return self._engine.state is not State.CLOSED
+        self._heard_all = True
+        if not self._lingering:
+            now = self._runtime.loop.time()
+            self._take(self._engine.receive_eof(now))
+            if not self._lingering:
+                self._gone_by = now + HALF_CLOSED_S
+                self._runtime.wheel.schedule(self, self._deadline())
+                return True
+        return not self._outbox.empty
 
     def connection_lost(self, error: Exception | None) -> None:
         """Learn that the transport is gone."""
         del error
-        self._runtime.connections.discard(self)
-        self._runtime.wheel.cancel(self)
         self._lingering = True
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.disconnect()
-        self._outbox.release()
+        self._runtime.leave(self)
+        self._runtime.wheel.cancel(self)
+        self._break_off(499)
+        self._outbox.lost()
 
     def pause_writing(self) -> None:
         """Learn that the socket takes no more."""
+        runtime = self._runtime
         self._outbox.pause()
+        self._unwritten_bytes = self._transport.get_write_buffer_size()
+        self._write_by = runtime.loop.time() + runtime.config.write_timeout_s
+        runtime.wheel.schedule(self, self._deadline())
 
     def resume_writing(self) -> None:
         """Learn that the socket takes more again."""
+        self._write_by = None
         self._outbox.resume()
+        if self._lingering and not self._outbox.paused:
+            self._finish_writing()
 
     # From the engine
 
@@ -134,7 +160,7 @@ class Connection(asyncio.Protocol):
             match event:
                 case RequestReceived():
                     self._runtime.refresh_date()
-                    if event.upgrade == b"websocket":
+                    if _wants_websocket(event):
                         self._open_websocket(event)
                         return
                     self._begin(event)
@@ -147,7 +173,7 @@ class Connection(asyncio.Protocol):
                 case RequestFailed(status, reason):
                     self._runtime.counters.refused += 1
                     logger.info("%s: refused with %d: %s", self.peer, status, reason)
-                    self._break_off()
+                    self._break_off(status)
         self.after()
 
     def after(self) -> None:
@@ -161,12 +187,11 @@ class Connection(asyncio.Protocol):
             self._pause_reading()
         else:
             self._resume_reading()
-        if self._exchange is None:
-            if engine.has_unread:
-                # The next request of a pipeline, in a turn of its own.
-                self._runtime.loop.call_soon(self.go_on)
-            else:
-                self._runtime.wheel.schedule(self, self._deadline())
+        if self._exchange is None and engine.has_unread:
+            # The next request of a pipeline, in a turn of its own.
+            self._runtime.loop.call_soon(self.go_on)
+        elif self._exchange is None or engine.state is State.BODY:
+            self._runtime.wheel.schedule(self, self._deadline())
 
     def go_on(self) -> None:
         """Read what was left unread while a response, or room for a body, was awaited."""
@@ -179,6 +204,9 @@ class Connection(asyncio.Protocol):
         if deadline == 0.0:
             engine.timeout(self._runtime.loop.time())
             deadline = engine.deadline()
+        for other in (self._write_by, self._gone_by):
+            if other is not None and (deadline is None or other < deadline):
+                deadline = other
         return deadline
 
     # Requests
@@ -198,10 +226,10 @@ class Connection(asyncio.Protocol):
             self._exchange = None
             self.after()
 
-    def _break_off(self) -> None:
+    def _break_off(self, status: int) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.disconnect()
+            exchange.disconnect(status)
 
     def _open_websocket(self, request: RequestReceived) -> None:
         runtime = self._runtime
@@ -213,15 +241,15 @@ class Connection(asyncio.Protocol):
         except HandshakeError as error:
             runtime.counters.refused += 1
             logger.info("%s: handshake refused with %d: %s", self.peer, error.status, error)
+            log_access(runtime, self.peer, request, error.status)
             engine.refuse(error.status, str(error), error.headers)
             self.after()
             return
-        opening = _Http1Opening(runtime, engine, handshake, self._outbox)
+        opening = _Http1Opening(runtime, engine, handshake, self._outbox, request, self._client)
         stream = WebSocketStream(
             runtime, self._transport, self._outbox, opening, client=self._client
         )
         self._outbox.owner = stream
-        runtime.connections.discard(self)
         runtime.wheel.cancel(self)
         self._transport.set_protocol(cast("asyncio.BaseProtocol", stream))
         stream.start(
@@ -235,6 +263,7 @@ class Connection(asyncio.Protocol):
                 lane=stream,
             )
         )
+        runtime.leave(self)
 
     # The end
 
@@ -243,28 +272,78 @@ class Connection(asyncio.Protocol):
             return
         self._lingering = True
         self._outbox.flush()
-        transport = self._transport
+        if self._outbox.empty:
+            self._finish_writing()
+        # Else the rest leaves when the socket takes more, or ``_write_by`` is past.
+
+    def _finish_writing(self) -> None:
+        """End our side: everything is with the transport."""
+        transport, runtime = self._transport, self._runtime
         if transport.is_closing():
             return
-        if self._outbox.paused or not transport.can_write_eof():
+        now = runtime.loop.time()
+        self._unwritten_bytes = transport.get_write_buffer_size()
+        self._write_by = now + runtime.config.write_timeout_s
+        if self._heard_all or not transport.can_write_eof():
             transport.close()
         else:
             self._resume_reading()
             transport.write_eof()
-        self._runtime.wheel.schedule(self, self._runtime.loop.time() + LINGER_S)
+        runtime.wheel.schedule(self, now + LINGER_S)
 
     def expire(self, now: float) -> float | None:
         """Act on a deadline: a slow request, an idle connection, the end of lingering."""
-        if self._lingering:
+        if self._lingering and self._outbox.empty and not self._transport.get_write_buffer_size():
             self._transport.abort()
             return None
-        self._take(self._engine.timeout(now))
+        if self._write_by is not None and not self._takes_bytes(now):
+            logger.info(
+                "%s: the client has taken nothing for %g s: it is cut off",
+                self.peer,
+                self._runtime.config.write_timeout_s,
+            )
+            self._transport.abort()
+            return None
+        if self._lingering:
+            return now + LINGER_S
+        if self._gone_by is not None and now >= self._gone_by:
+            if not self._sends():
+                self._transport.close()
+                return None
+            self._gone_by = now + HALF_CLOSED_S
+        idle = self._engine.state is State.IDLE
+        events = self._engine.timeout(now)
+        self._heard_all = self._heard_all or idle
+        self._take(events)
         return None if self._lingering or self.tick is not None else self._deadline()
+
+    def _takes_bytes(self, now: float) -> bool:
+        """Say whether the client has taken any of what waits for it, while there is time."""
+        assert self._write_by is not None
+        if now < self._write_by:
+            return True
+        waiting = self._transport.get_write_buffer_size()
+        if waiting >= self._unwritten_bytes:
+            return False
+        self._unwritten_bytes = waiting
+        self._write_by = now + self._runtime.config.write_timeout_s
+        return True
+
+    def _sends(self) -> bool:
+        """Say whether bytes went to the client lately: one that is gone answers with a reset."""
+        exchange = self._exchange
+        lately = exchange is not None and exchange.active
+        if exchange is not None:
+            exchange.active = False
+        return lately or self._transport.get_write_buffer_size() > 0
 
     def drain(self) -> None:
         """Finish the request under way, and close."""
+        if self._engine.state is State.IDLE:
+            self._heard_all = True
         self._engine.drain()
-        self.after()
+        if not self._lingering:
+            self.after()
 
     def abort(self) -> None:
         """Close at once."""
@@ -295,11 +374,29 @@ class Connection(asyncio.Protocol):
 class _Http1Opening:
     """A WebSocket's handshake over HTTP/1.1."""
 
-    __slots__ = ("_early_bytes", "_engine", "_handshake", "_outbox", "_runtime")
+    __slots__ = (
+        "_client",
+        "_early_bytes",
+        "_engine",
+        "_handshake",
+        "_outbox",
+        "_request",
+        "_runtime",
+        "_status",
+    )
 
     def __init__(
-        self, runtime: Runtime, engine: Http1Engine, handshake: HandshakeRequest, outbox: Outbox
+        self,
+        runtime: Runtime,
+        engine: Http1Engine,
+        handshake: HandshakeRequest,
+        outbox: Outbox,
+        request: RequestReceived,
+        client: Address | None,
     ) -> None:
+        self._request = request
+        self._client = client
+        self._status = 0
         self._runtime = runtime
         self._engine = engine
         self._handshake = handshake
@@ -320,24 +417,42 @@ class _Http1Opening:
             subprotocol=subprotocol, headers=headers, extensions=self._runtime.config.extensions
         )
         self._outbox.write(response)
+        self._log(101)
         return extensions, self._engine.unread()
 
     def refuse(self, status: int, reason: str) -> None:
         self._engine.refuse(status, reason)
         self._outbox.write(self._engine.data_to_send())
+        self._log(self._status or status)
 
     def respond(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self._engine.drain()
         self._engine.send_response(status, headers)
+        self._engine.drain()
+        self._status = status
 
     def body(self, data: bytes, *, more: bool) -> None:
         self._engine.send_body(data, more=more)
         self._outbox.write(self._engine.data_to_send())
+        if not more:
+            self._log(self._status)
+
+    def _log(self, status: int) -> None:
+        log_access(self._runtime, peer_name(self._client), self._request, status)
+
+
+def _wants_websocket(request: RequestReceived) -> bool:
+    """Say whether this is a WebSocket's handshake, be it a good one or not."""
+    upgrade = request.upgrade
+    if upgrade is None:
+        # Above all, a proxy that isn't set up for WebSockets drops Upgrade and Connection.
+        return any(name == b"sec-websocket-key" for name, _ in request.headers)
+    return upgrade == b"websocket" or b"websocket" in [
+        protocol.strip(b" \t") for protocol in upgrade.split(b",")
+    ]
 
 
 def _address(name: object) -> Address | None:
-    """Return host and port of a TCP address; a Unix socket has none."""
-    if isinstance(name, tuple) and len(name) >= 2:
-        # Behind a proxy thousands of connections come from one host.
-        return sys.intern(name[0]), name[1]
-    return None
+    """Return host and port; of a Unix socket its path, if it has one, and no port."""
+    if isinstance(name, tuple):
+        return cast("Address", name[:2])
+    return (name, None) if isinstance(name, str) and name else None

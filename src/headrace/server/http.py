@@ -5,15 +5,25 @@ Rules of this file:
 - The body of the request waits in the inbox, bounded: reading pauses while it is full.
 - ``send`` waits while the socket takes no more.
 - An application that raises, or returns without a whole response, is answered for at once.
+- After the end of the response, or of the connection, ``receive`` gives ``http.disconnect``,
+  as often as it is asked.
 """
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
 
 from ..exceptions import LocalProtocolError
-from ..protocols.http1 import Http1Engine, RequestReceived, State
-from .asgi import ClientDisconnected, message_type, outgoing_headers, unexpected
+from ..protocols.http1 import Http1Engine, RequestReceived
+from .asgi import (
+    ClientDisconnected,
+    message_type,
+    outgoing_headers,
+    printable,
+    refusal_status,
+    unexpected,
+)
 from .inbox import Inbox
 from .outbox import Outbox
 from .runtime import Message, Runtime, Scope
@@ -21,7 +31,7 @@ from .runtime import Message, Runtime, Scope
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "log_access"]
 
 logger = logging.getLogger("headrace.server")
 access_logger = logging.getLogger("headrace.access")
@@ -36,6 +46,7 @@ class Exchange(Inbox):
     __slots__ = (
         "_answered",
         "_began",
+        "_begun",
         "_body_complete",
         "_connection",
         "_engine",
@@ -46,6 +57,7 @@ class Exchange(Inbox):
         "_started",
         "_status",
         "_waiting_bytes",
+        "active",
     )
 
     def __init__(
@@ -64,9 +76,12 @@ class Exchange(Inbox):
         self._request = request
         self._waiting_bytes = 0
         self._body_complete = False
-        self._started = False  # the head of the response was sent
+        self._started = False  # the application has given the head of its response
+        self._begun = False  # and it was sent, with a first part of the body
         self._answered = False  # the response is complete
         self._gone = False  # nobody waits for the response any more
+        #: Something was sent; the connection takes note and sets it back.
+        self.active = False
         self._status = 0
         self._began = time.monotonic() if runtime.config.access_log else 0.0
 
@@ -77,17 +92,14 @@ class Exchange(Inbox):
 
     def start(self, scope: Scope) -> None:
         """Run the application."""
-        runtime = self._runtime
-        task = runtime.loop.create_task(self._run(scope))
-        runtime.tasks.add(task)
-        task.add_done_callback(runtime.tasks.discard)
+        self._runtime.run(self._run(scope))
 
     # From the connection
 
     def body(self, data: bytes, *, more: bool) -> None:
         """Take a part of the request's body."""
-        if self._gone or self._answered or self._body_complete:
-            return
+        if self._answered:
+            return  # the rest of a body that the application didn't want
         self._body_complete = not more
         self._waiting_bytes += len(data)
         events = self._events
@@ -101,14 +113,12 @@ class Exchange(Inbox):
         if self._wake is not None:
             self.resume()
 
-    def disconnect(self) -> None:
-        """Tell the application, once, that nobody waits any more."""
-        if not self._gone:
-            self._gone = True
-            if not self._answered:
-                self._log(499)
-            self._events.append({"type": "http.disconnect"})
-            self.note()
+    def disconnect(self, status: int) -> None:
+        """Tell the application that nobody waits any more; the log names this status."""
+        self._gone = True
+        self._log(status)
+        self._events.append({"type": "http.disconnect"})
+        self.note()
 
     # To and from the application
 
@@ -135,26 +145,18 @@ class Exchange(Inbox):
         the message's form forbids, ClientDisconnected (an OSError) when the client is gone.
         """
         type_ = message_type(message)
-        if self._gone:
-            raise ClientDisconnected(f"cannot send {type_!r}: the client is gone")
         if self._answered:
             raise unexpected(message, state="COMPLETE", expected="nothing more")
-        if self._engine.state is State.CLOSED:
-            raise ClientDisconnected(f"cannot send {type_!r}: the connection is closing")
+        if self._gone:
+            raise ClientDisconnected(f"cannot send {type_!r}: the client is gone")
+        self.active = True
         match type_, self._started:
             case "http.response.start", False:
                 self._start_response(message)
             case "http.response.body", True:
-                self._engine.send_body(_body(message), more=bool(message.get("more_body", False)))
-                self._outbox.write(self._engine.data_to_send())
-                if not message.get("more_body", False):
-                    self._complete()
-                elif self._outbox.paused or self._outbox.waiting_bytes:
-                    await self._outbox.drained()
-            case "http.response.early_hint", False:
-                links = [(b"link", link) for link in message.get("links", ())]
-                self._engine.send_informational(103, links)
-                self._outbox.write(self._engine.data_to_send())
+                await self._continue_response(message)
+            case "http.response.early_hint", _:
+                self._hint(message)
             case _, False:
                 raise unexpected(message, state="WAITING", expected="http.response.start")
             case _:
@@ -168,13 +170,33 @@ class Exchange(Inbox):
         self._status = int(status)
         self._started = True
 
-    def _complete(self) -> None:
+    async def _continue_response(self, message: Message) -> None:
+        more = bool(message.get("more_body", False))
+        outbox = self._outbox
+        self._engine.send_body(_body(message), more=more)
+        self._begun = True
+        outbox.write(self._engine.data_to_send())
+        if not more:
+            self._complete(self._status)
+        elif outbox.full:
+            await outbox.drained()
+            if self._gone:
+                raise ClientDisconnected("the client is gone")
+
+    def _hint(self, message: Message) -> None:
+        # ASGI, "Early Hints": from the start of the response to its last part. Once a part has
+        # left, there is no place for a hint any more, and nothing to be hinted at.
+        if not self._begun:
+            links = [(b"link", link) for link in message.get("links", ())]
+            self._engine.send_informational(103, links)
+            self._outbox.write(self._engine.data_to_send())
+
+    def _complete(self, status: int) -> None:
+        """Turn to the next request; the application hears that this one is over."""
         self._answered = True
-        self._log(self._status)
-        self._events.clear()
+        self._log(status)
         self._waiting_bytes = 0
-        self._gone = True
-        self._events.append({"type": "http.disconnect"})
+        self._events[:] = [{"type": "http.disconnect"}]
         self.note()
         self._connection.finished(self)
 
@@ -185,52 +207,63 @@ class Exchange(Inbox):
             logger.debug(
                 "%s: the application sent to a client that was gone", self._connection.peer
             )
-        except Exception as error:
-            status = getattr(error, "status", None)
-            if not self._started and isinstance(status, int) and 400 <= status < 500:
-                # The application says by its exception that this is the client's mistake.
-                logger.info("%s: refused with %d: %s", self._connection.peer, status, error)
-                self._fail(status, str(error))
+        except asyncio.CancelledError:
+            # By the server, which has seen to the connection; or by the application's own doing.
+            self._fail(500, "the application could not answer")
+            raise
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # sys.exit() in a view ends no server
+            status = refusal_status(error)
+            if status is not None and not self._started:
+                reason = printable(str(error))
+                logger.info("%s: refused with %d: %s", self._connection.peer, status, reason)
+                self._fail(status, reason)
                 return
             self._runtime.counters.application_errors += 1
             logger.exception(
-                "%s: the application raised %s on %s %.200s",
+                "%s: the application raised %s on %s",
                 self._connection.peer,
                 type(error).__name__,
-                self._request.method,
-                self._request.path,
+                _named(self._request),
             )
             self._fail(500, "the application could not answer")
         else:
             if not self._answered and not self._gone:
                 self._runtime.counters.application_errors += 1
                 logger.error(
-                    "%s: the application returned without a complete response to %s %.200s",
+                    "%s: the application returned without a complete response to %s",
                     self._connection.peer,
-                    self._request.method,
-                    self._request.path,
+                    _named(self._request),
                 )
                 self._fail(500, "the application could not answer")
 
     def _fail(self, status: int, reason: str) -> None:
-        if self._answered or self._gone:
-            return
-        self._log(status)
-        self._answered = self._gone = True
-        self._engine.refuse(status, reason)
-        self._connection.finished(self)
+        if not self._answered and not self._gone:
+            self._engine.refuse(status, reason)
+            self._complete(self._status if self._begun else status)
 
     def _log(self, status: int) -> None:
-        if self._began:
-            access_logger.info(
-                '%s "%s %s HTTP/%s" %d %.1f ms',
-                self._connection.peer,
-                self._request.method,
-                self._request.target.decode("latin-1"),
-                self._request.http_version,
-                status,
-                (time.monotonic() - self._began) * 1000,
-            )
+        log_access(self._runtime, self._connection.peer, self._request, status, self._began)
+
+
+def log_access(
+    runtime: Runtime, peer: str, request: RequestReceived, status: int, began: float | None = None
+) -> None:
+    """Write the access log's line for one request."""
+    if not (runtime.config.access_log and access_logger.isEnabledFor(logging.INFO)):
+        return
+    line = f"{_named(request)} HTTP/{request.http_version}"
+    if began is None:
+        access_logger.info('%s "%s" %d', peer, line, status)
+    else:
+        duration_ms = (time.monotonic() - began) * 1000
+        access_logger.info('%s "%s" %d %.1f ms', peer, line, status, duration_ms)
+
+
+def _named(request: RequestReceived) -> str:
+    """Return method and target as a log may have them; the path is decoded, the target isn't."""
+    return f"{request.method} {printable(request.target.decode('latin-1'))}"
 
 
 def _body(message: Message) -> bytes:

@@ -28,7 +28,7 @@ __all__ = [
 Scope = dict[str, Any]
 Message = dict[str, Any]
 #: Host and port.
-Address = tuple[str, int]
+Address = tuple[str, int | None]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApplication = Callable[[Scope, Receive, Send], Awaitable[None]]

@@ -271,6 +271,8 @@ class WebSocketStream(Inbox):
             # RFC 6455 §7.1.1: the server closes first; the transport sends what it holds.
             self.outbox.flush()
             self.transport.close()
+            deadline = self._runtime.loop.time() + self._runtime.config.close_timeout_s
+            self._runtime.wheel.schedule(self, deadline)
         elif engine.state is State.CLOSED:
             self._linger()
         else:
@@ -393,7 +395,10 @@ class WebSocketStream(Inbox):
         self._wire = engine.wire if engine.wire is not None else self
         self._opening = None
         self.phase = Phase.OPEN
-        # The wheel looks at us when the accept was to be there; the ping is due later.
+        config = runtime.config
+        if 0 < config.ping_interval_s < config.accept_timeout_s:
+            runtime.wheel.schedule(self, engine.deadline())
+        # Else the wheel looks at us when the accept was to be there; the ping is due later.
         for event in self._early or ():
             self.transmit(event, {})
         self._early = None
