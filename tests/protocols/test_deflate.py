@@ -215,7 +215,9 @@ class TestNegotiation:
         st.lists(
             st.tuples(
                 st.sampled_from([*NAMES, *BITS]),
-                st.one_of(st.none(), st.integers(7, 16).map(str), st.text(max_size=3)),
+                st.one_of(
+                    st.none(), st.integers(9, 16).map(str), st.text(alphabet="19x ", max_size=3)
+                ),
             ),
             max_size=5,
         ),

@@ -5,4 +5,7 @@ No engine knows a loop, a socket or a clock. Each has the same face:
 ``timeout(now)``, with ``now`` in seconds of any monotonic clock, the same one in every
 call. What the peer sends never surfaces as anything but an event or, before a connection
 stands, a ``HandshakeError``.
+
+The leaf functions of the WebSocket engine are compiled where that was possible at install;
+``HEADRACE_PURE=1`` in the environment has them run as the plain Python that they are.
 """
