@@ -12,7 +12,7 @@ Rules of this file:
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import lru_cache, update_wrapper
 from typing import Any, Protocol
 
@@ -237,7 +237,7 @@ class AsyncConsumer:
         await self.base_send(message)
 
     @classmethod
-    def as_asgi(cls, **initkwargs: Any) -> Callable[..., Awaitable[None]]:
+    def as_asgi(cls, **initkwargs: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
         """Return an ASGI application that makes an instance for each connection."""
 
         async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
