@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from ..protocols.extensions import ExtensionFactory
 from ..protocols.http1 import Http1Limits
 from ..protocols.websocket import Limits
 from .config import Config, Lifespan
+from .lifespan import LifespanFailed
 from .outbox import SlowClientPolicy
 from .server import Server
 
@@ -25,7 +27,11 @@ logger = logging.getLogger("headrace.server")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command; exit with 0 after a graceful stop, 2 for a mistake in the arguments."""
+    """Run the command.
+
+    Exits with 0 after a stop, with 1 when the application could not start, with 2 for what
+    can't be as the arguments want it.
+    """
     parser = _parser()
     options = parser.parse_args(arguments)
     _configure_logging(options.log_level)
@@ -35,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         config = _config(options)
         _run(Server(app, config))
     except ConfigurationError as error:
-        parser.exit(2, f"headrace: {error}\n")
+        parser.exit(1 if isinstance(error, LifespanFailed) else 2, f"headrace: {error}\n")
     parser.exit(0)
 
 
@@ -76,10 +82,24 @@ def _run(server: Server) -> None:
     try:
         import uvloop
     except ImportError:
-        asyncio.run(server.serve())
+        new_event_loop = None
     else:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(server.serve())
+        new_event_loop = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(server.serve())
+        if server.hurried and _threads_left():
+            # Python would wait for them, and nothing can end a thread that blocks.
+            logger.warning("threads of the application are still at work: the process ends")
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(0)
+
+
+def _threads_left() -> bool:
+    return any(
+        not thread.daemon and thread is not threading.main_thread()
+        for thread in threading.enumerate()
+    )
 
 
 def _configure_logging(level: str) -> None:
@@ -105,16 +125,24 @@ def _config(options: argparse.Namespace) -> Config:
         lifespan=options.lifespan,
         access_log=options.access_log,
         server_header=options.server_name,
-        http=Http1Limits(body_bytes=options.max_body_bytes),
+        backlog=options.backlog,
+        http=Http1Limits(
+            body_bytes=options.max_body_bytes,
+            head_s=options.head_timeout,
+            keep_alive_s=options.keep_alive,
+        ),
         websocket=Limits(
             message_bytes=options.max_message_bytes, frame_bytes=options.max_message_bytes
         ),
+        write_timeout_s=options.write_timeout,
         accept_timeout_s=options.accept_timeout,
         ping_interval_s=options.ping_interval,
         ping_timeout_s=options.ping_timeout,
+        close_timeout_s=options.close_timeout,
         extensions=tuple(extensions),
         outbox_limit_bytes=options.outbox_limit_bytes,
         slow_client=options.slow_client,
+        inbox_limit=options.inbox_limit,
         shutdown_timeout_s=options.shutdown_timeout,
     )
 
@@ -151,6 +179,14 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--uds", "-u", metavar="PATH", help="a Unix socket instead")
     where.add_argument("--fd", type=int, metavar="N", help="an inherited listening socket instead")
 
+    where.add_argument(
+        "--backlog",
+        type=int,
+        default=defaults.backlog,
+        metavar="N",
+        help="connections that may wait to be accepted",
+    )
+
     application = serve.add_argument_group("the application")
     application.add_argument("--root-path", default="", help="the path it is mounted under")
     application.add_argument(
@@ -181,7 +217,32 @@ def _parser() -> argparse.ArgumentParser:
         "--max-body-bytes", type=int, metavar="N", help="of a request; default: no limit"
     )
     limits.add_argument(
-        "--max-message-bytes", type=int, default=defaults.websocket.message_bytes, metavar="N"
+        "--head-timeout",
+        type=float,
+        default=defaults.http.head_s,
+        metavar="S",
+        help="for the head of a request to arrive",
+    )
+    limits.add_argument(
+        "--keep-alive",
+        type=float,
+        default=defaults.http.keep_alive_s,
+        metavar="S",
+        help="that a connection may wait for its next request",
+    )
+    limits.add_argument(
+        "--write-timeout",
+        type=float,
+        default=defaults.write_timeout_s,
+        metavar="S",
+        help="that a client may take nothing of its response",
+    )
+    limits.add_argument(
+        "--max-message-bytes",
+        type=int,
+        default=defaults.websocket.message_bytes,
+        metavar="N",
+        help="of a WebSocket",
     )
     limits.add_argument(
         "--accept-timeout",
@@ -203,6 +264,20 @@ def _parser() -> argparse.ArgumentParser:
         default=defaults.ping_timeout_s,
         metavar="S",
         help="for the answer to a ping; 0: no end",
+    )
+    limits.add_argument(
+        "--close-timeout",
+        type=float,
+        default=defaults.close_timeout_s,
+        metavar="S",
+        help="for the answer to a close frame",
+    )
+    limits.add_argument(
+        "--inbox-limit",
+        type=int,
+        default=defaults.inbox_limit,
+        metavar="N",
+        help="messages of one client that wait for the application",
     )
     limits.add_argument(
         "--outbox-limit-bytes",

@@ -11,7 +11,6 @@ Rules of this file:
 
 import asyncio
 import logging
-import sys
 from typing import cast
 
 from ..exceptions import HandshakeError

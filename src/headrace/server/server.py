@@ -5,18 +5,20 @@ Rules of this file:
 - ``start`` returns when connections are accepted, ``stop`` when nothing of the server is left.
 - A stop: no new connections; the application hears of it (``websocket.disconnect`` 1001, then
   the lifespan's shutdown); what is under way finishes; a deadline ends what does not.
+- Whoever is in a hurry waits for nothing but what was cancelled.
 """
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from ..exceptions import ConfigurationError
 from .config import Config
@@ -29,6 +31,9 @@ from .wheel import Wheel
 __all__ = ["Server"]
 
 logger = logging.getLogger("headrace.server")
+
+#: How long a task may take to end once it was cancelled.
+CANCELLED_S = 2.0
 
 
 class Server:
@@ -50,8 +55,9 @@ class Server:
         self._runtime: Runtime | None = None
         self._lifespan: LifespanTask | None = None
         self._listeners: list[asyncio.Server] = []
-        self._stopping = asyncio.Event()
-        self._hurried = False
+        self._signal = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._stopped = asyncio.Event()
         self._socket_file: tuple[str, int] | None = None
 
     @property
@@ -72,18 +78,24 @@ class Server:
         assert self._runtime is not None, "the server has not been started"
         return self._runtime.counters
 
+    @property
+    def hurried(self) -> bool:
+        """Whether the stop did not wait for all that was under way."""
+        return self._hurry.is_set()
+
     async def start(self) -> None:
         """Start the application and accept connections.
 
         Raises ConfigurationError, with what to do, where the address can't be had or the
         application says that it can't start.
         """
+        assert self._runtime is None, "the server has been started"
         loop = asyncio.get_running_loop()
+        sock = self._bind()
         runtime = self._runtime = Runtime(
             app=self.app, config=self.config, loop=loop, turn=Turn(loop), wheel=Wheel(loop)
         )
         lifespan = self._lifespan = LifespanTask(self.app, self.config.lifespan)
-        sock = self._bind()
         try:
             await lifespan.start()
             runtime.state = lifespan.state
@@ -94,6 +106,8 @@ class Server:
         except BaseException:
             sock.close()
             self._remove_socket_file()
+            self._runtime = None
+            await lifespan.stop(timeout_s=CANCELLED_S)
             raise
         self._listeners.append(listener)
 
@@ -102,33 +116,72 @@ class Server:
         runtime, config = self._runtime, self.config
         if runtime is None:
             return
+        if runtime.draining:
+            self.hurry()
+            await self._stopped.wait()
+            return
         runtime.draining = True
+        deadline = runtime.loop.time() + config.shutdown_timeout_s
         for listener in self._listeners:
             listener.close()
         self._remove_socket_file()
         for connection in list(runtime.connections):
             connection.drain()
-        if not await self._until_quiet(config.shutdown_timeout_s) and not self._hurried:
+        runtime.check_quiet()
+        if not await self._wait(runtime.quiet.wait(), config.shutdown_timeout_s):
+            await self._cut_off(runtime)
+        if self._lifespan is not None:
+            remaining_s = max(CANCELLED_S, deadline - runtime.loop.time())
+            await self._wait(self._lifespan.stop(timeout_s=remaining_s), None)
+        runtime.wheel.close()
+        self._runtime = None
+        self._listeners.clear()
+        self._stopped.set()
+
+    async def _cut_off(self, runtime: Runtime) -> None:
+        """End every connection and task that is left."""
+        if not self.hurried:
+            self.hurry()
             logger.warning(
-                "%d connections did not end in %g s: they are cut off",
+                "%d connections and %d tasks of the application have not ended in %g s: "
+                "they are cut off",
                 len(runtime.connections),
-                config.shutdown_timeout_s,
+                len(runtime.tasks),
+                self.config.shutdown_timeout_s,
             )
         for connection in list(runtime.connections):
             connection.abort()
         for task in list(runtime.tasks):
             task.cancel()
-        if runtime.tasks:
-            await asyncio.wait(list(runtime.tasks), timeout=1 if self._hurried else 5)
-        if self._lifespan is not None:
-            await self._lifespan.stop(timeout_s=1 if self._hurried else config.shutdown_timeout_s)
-        runtime.wheel.close()
-        self._runtime = None
-        self._listeners.clear()
+        runtime.check_quiet()
+        try:
+            async with asyncio.timeout(CANCELLED_S):
+                await runtime.quiet.wait()
+        except TimeoutError:
+            logger.error(
+                "%d tasks of the application go on although they were cancelled",
+                len(runtime.tasks),
+            )
 
     def hurry(self) -> None:
         """End a graceful stop at once."""
-        self._hurried = True
+        self._hurry.set()
+
+    async def _wait(self, what: Coroutine[Any, Any, object], timeout_s: float | None) -> bool:
+        """Wait for it, but no longer than that, and only until somebody is in a hurry."""
+        task = asyncio.ensure_future(what)
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait(
+                {task, hurry}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            return task.done()
+        finally:
+            task.cancel()
+            hurry.cancel()
+            await asyncio.wait({task, hurry})
+            if not task.cancelled():
+                task.result()
 
     async def serve(self) -> None:
         """Start, run until SIGTERM or SIGINT, and stop; a second signal ends it at once."""
@@ -137,15 +190,28 @@ class Server:
         for number in signals:
             loop.add_signal_handler(number, self._signalled, number)
         try:
-            await self.start()
-            for address in self.addresses:
-                logger.info("Headrace listens on %s", address)
-            await self._stopping.wait()
-            await self.stop()
+            if await self._start_unless_signalled():
+                for address in self.addresses:
+                    logger.info("Headrace listens on %s", address)
+                await self._signal.wait()
+                await self.stop()
             logger.info("Headrace has stopped")
         finally:
             for number in signals:
                 loop.remove_signal_handler(number)
+
+    async def _start_unless_signalled(self) -> bool:
+        start = asyncio.ensure_future(self.start())
+        signalled = asyncio.ensure_future(self._signal.wait())
+        await asyncio.wait({start, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        signalled.cancel()
+        if not start.done():
+            start.cancel()
+        await asyncio.wait({start, signalled})
+        if start.cancelled():
+            return False
+        start.result()
+        return True
 
     async def __aenter__(self) -> Self:
         """Start."""
@@ -163,25 +229,12 @@ class Server:
 
     def _signalled(self, number: int) -> None:
         name = signal.Signals(number).name
-        if self._stopping.is_set():
+        if self._signal.is_set():
             logger.warning("%s again: ending at once", name)
             self.hurry()
         else:
             logger.info("%s: stopping; once more ends it at once", name)
-            self._stopping.set()
-
-    async def _until_quiet(self, timeout_s: float) -> bool:
-        """Wait until every connection and task has ended; False when the time is over."""
-        runtime = self._runtime
-        assert runtime is not None
-        deadline = runtime.loop.time() + timeout_s
-        while runtime.connections or runtime.tasks:
-            if self._hurried or runtime.loop.time() >= deadline:
-                return False
-            # Connections end in callbacks of their own; looking twenty times a second costs
-            # less than a future for each of them.
-            await asyncio.sleep(0.05)
-        return True
+            self._signal.set()
 
     def _sockets(self) -> Sequence[socket.socket]:
         return [sock for listener in self._listeners for sock in listener.sockets]
@@ -207,10 +260,9 @@ class Server:
                 if config.fd is not None
                 else config.uds or f"{config.host} port {config.port}"
             )
-            raise ConfigurationError(
-                f"cannot listen on {where}: {os.strerror(error.errno or 0)}; "
-                "is another program there? Choose another with --bind, --port, --uds or --fd"
-            ) from error
+            hint = _HINTS.get(error.errno or 0, "choose another with --bind, --port, --uds or --fd")
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigurationError(f"cannot listen on {where}: {reason}; {hint}") from error
         return sock
 
     def _bind_unix(self, path: str) -> socket.socket:
@@ -235,6 +287,17 @@ class Server:
                 # Only our own: a successor may listen under the same name by now.
                 if os.stat(path).st_ino == inode:
                     os.unlink(path)
+
+
+_HINTS = {
+    errno.EADDRINUSE: "another program is there: stop it, or choose another place with --bind, "
+    "--port or --uds",
+    errno.EACCES: "that takes more rights: choose a port from 1024 up with --port, or another "
+    "path with --uds",
+    errno.EADDRNOTAVAIL: "this host has no such address: --bind takes one of its own, or 0.0.0.0",
+    errno.EBADF: "--fd takes the number of a socket that was inherited",
+    errno.ENOTSOCK: "--fd takes the number of a socket that was inherited",
+}
 
 
 def _is_unix(sock: socket.socket) -> bool:

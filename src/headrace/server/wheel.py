@@ -86,9 +86,17 @@ class Wheel:
             for timed in due:
                 timed.tick = None
             for timed in due:
-                deadline = timed.expire(now)
-                if timed.tick is None:
-                    self.schedule(timed, deadline)
+                self._expire(timed, now)
         self._timer = None
         if self._buckets:
             self._start()
+
+    def _expire(self, timed: Timed, now: float) -> None:
+        try:
+            deadline = timed.expire(now)
+        except Exception as error:  # as the loop does with a callback: the others go on
+            message = f"{timed!r} failed at its deadline"
+            self._loop.call_exception_handler({"message": message, "exception": error})
+        else:
+            if timed.tick is None:
+                self.schedule(timed, deadline)
