@@ -64,14 +64,18 @@ async def echo(
 
 
 def config(*, context_takeover: bool) -> Config:
-    """Return the default settings, with room for the largest case (16 MB).
+    """Return the default settings, with room for the largest cases.
 
     Every message is compressed, however short, where the client offers it.
     """
     return Config(
         port=0,
         access_log=False,
-        websocket=Limits(message_bytes=32 * 1024 * 1024, frame_bytes=32 * 1024 * 1024),
+        websocket=Limits(
+            message_bytes=32 * 1024 * 1024,
+            frame_bytes=32 * 1024 * 1024,
+            fragments=100_000,  # 9.3.1 sends 4 MB in fragments of 64 bytes
+        ),
         outbox_limit_bytes=64 * 1024 * 1024,
         extensions=(
             DeflateFactory(
