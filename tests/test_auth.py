@@ -351,6 +351,27 @@ async def test_the_lane_stays_open_behind_the_stack(ada):
     assert await stack(websocket(session), lane.receive, lane.send)
 
 
+async def test_connections_at_the_same_time_keep_their_users_apart(ada, bob):
+    """Also where some of them are cancelled while their user is being looked up."""
+    sessions = {user: (await logged_in(user))["session"] for user in (ada, bob)}
+    stack = AuthMiddlewareStack(show)
+    users = [ada, bob, None, bob, ada] * 5
+    tasks = [
+        asyncio.create_task(stack(websocket(sessions.get(user)), None, None)) for user in users
+    ]
+    await asyncio.sleep(0)
+    for task in tasks[::3]:
+        task.cancel()
+    scopes = await asyncio.gather(*tasks, return_exceptions=True)
+    seen = [
+        (user, scope["user"])
+        for user, scope in zip(users, scopes, strict=True)
+        if not isinstance(scope, asyncio.CancelledError)
+    ]
+    assert 10 < len(seen) < len(users)
+    assert all((user or AnonymousUser()) == found for user, found in seen)
+
+
 async def test_one_frame_waits_behind_the_stack(ada):
     session = (await logged_in(ada))["session"]
     arrived, leave = asyncio.Event(), asyncio.Event()

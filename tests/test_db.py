@@ -168,6 +168,11 @@ async def test_another_context_is_not_bothered():
     assert not cleanup_due()
 
 
+def test_a_query_at_start_up_marks_no_connection_that_comes_later(transactional_db):
+    User.objects.count()
+    assert not cleanup_due()
+
+
 async def test_child_tasks_share_the_mark_when_asked_to():
     track_database_use()
     await asyncio.gather(User.objects.acount(), User.objects.acount())

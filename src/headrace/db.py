@@ -146,9 +146,15 @@ def _set_mark(*, used: bool) -> None:
 
 
 def _mark_use(execute: Callable[..., Any], *args: Any) -> Any:
-    if not getattr(_this_thread, "tidy", False):
+    # A query in the main thread is made at start-up or by a test. Its mark would be inherited
+    # by every connection, none of which made it.
+    if not getattr(_this_thread, "tidy", False) and not _in_main_thread():
         _set_mark(used=True)
     return execute(*args)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _watch(connection: BaseDatabaseWrapper, **_: Any) -> None:
