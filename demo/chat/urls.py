@@ -4,6 +4,6 @@ from chat import views
 
 urlpatterns = [
     path("", views.rooms, name="rooms"),
-    path("rooms/new/", views.new_room, name="new_room"),
+    path("new-room/", views.new_room, name="new_room"),
     path("rooms/<slug:slug>/", views.room, name="room"),
 ]

@@ -1,4 +1,4 @@
-"""A fresh copy of the seeded demo site for every test that asks for ``site``."""
+"""The seeded demo site, served once for all tests that leave it as it is, or anew for one."""
 
 import shutil
 
@@ -17,15 +17,35 @@ def seeded(tmp_path_factory):
     return data
 
 
-@pytest_asyncio.fixture
-async def site(seeded, tmp_path):
-    """Serve the demo, and see that the server has had nothing to complain of at the end."""
-    data = tmp_path / "data"
-    shutil.copytree(seeded, data)
-    site = Site(data)
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def running_site(seeded, tmp_path_factory):
+    site = Site(shutil.copytree(seeded, tmp_path_factory.mktemp("site") / "data"))
     await site.start()
-    try:
-        yield site
-    finally:
-        await site.stop()
-    assert site.complaints() == []
+    yield site
+    await site.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def site(running_site):
+    """The demo site. Others have been here; a test that talks does so in a ``room`` of its own."""
+    yield running_site
+    assert running_site.new_complaints() == []
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def own_site(seeded, tmp_path):
+    """The demo site as it was seeded, which a test may restart."""
+    site = Site(shutil.copytree(seeded, tmp_path / "data"))
+    await site.start()
+    yield site
+    await site.stop()
+    assert site.new_complaints() == []
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def room(site):
+    """Open a room in which nothing was said yet, and return its slug."""
+    visitor = await site.visitor().log_in("edith")
+    site.rooms += 1
+    page = await visitor.post("/new-room/", name=f"Room {site.rooms}")
+    return page.path.split("/")[2]

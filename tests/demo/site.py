@@ -55,6 +55,8 @@ class Site:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = data / "server.log"
+        self.rooms = 0
+        self.known_complaints = 0
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -87,10 +89,13 @@ class Site:
         self.process = None
         assert code == (0 if how == signal.SIGTERM else -how), self.log.read_text()
 
-    def complaints(self) -> list[str]:
-        """Return what the server had to complain of."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return [line for line in lines if re.search(r"WARNING|ERROR|CRITICAL|Traceback", line)]
+    def new_complaints(self) -> list[str]:
+        """Return what the server had to complain of since this was asked last."""
+        complaints = re.findall(
+            "^.*(?:WARNING|ERROR|CRITICAL|Traceback).*$", self.log.read_text(), re.MULTILINE
+        )
+        self.known_complaints, known = len(complaints), self.known_complaints
+        return complaints[known:]
 
     def visitor(self) -> "Visitor":
         return Visitor(self)
@@ -145,10 +150,11 @@ class Visitor:
             origin=origin or self.site.url,
             additional_headers={"Cookie": cookies} if cookies else {},
             proxy=None,
+            max_queue=None,  # or a close would wait for someone to read what came before it
         )
 
     @contextlib.asynccontextmanager
-    async def tab(self, room: str = "mill-pond", *, seen: int | None = None):
+    async def tab(self, room: str, *, seen: int | None = None):
         """Open a room as a page does, and come back with its welcome."""
         query = "" if seen is None else f"?seen={seen}"
         async with self.websocket(f"/ws/rooms/{room}/{query}") as socket:
@@ -171,6 +177,7 @@ class Tab:
     def __init__(self, socket) -> None:
         self.socket = socket
         self.heard: list[dict] = []
+        self.welcome: dict = {}
 
     async def send(self, **command: object) -> None:
         await self.socket.send(json.dumps(command))
@@ -179,12 +186,14 @@ class Tab:
         """Send a message, and return the server's answer to it."""
         client_id = client_id or str(uuid.uuid4())
         await self.send(type="message", client_id=client_id, text=text)
-        return await self.wait_until(
-            lambda event: (
-                event.get("client_id") == client_id
-                or event.get("message", {}).get("client_id") == client_id
-            )
-        )
+        you = self.welcome["you"]
+
+        def is_answer(event: dict) -> bool:
+            message = event.get("message", {})
+            mine = message.get("client_id") == client_id and message["author"] == you
+            return mine or (event["type"] == "error" and event.get("client_id") == client_id)
+
+        return await self.wait_until(is_answer)
 
     async def wait_for(self, kind: str, **values: object) -> dict:
         return await self.wait_until(
