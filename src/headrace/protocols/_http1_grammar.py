@@ -30,7 +30,9 @@ __all__ = [
     "encode_fields",
     "is_plain",
     "list_members",
+    "match_chunk_line",
     "outgoing_name",
+    "outgoing_options",
     "parse_head",
     "parse_request_line",
     "parse_trailers",
@@ -471,6 +473,15 @@ def list_members(values: Iterable[bytes]) -> list[bytes]:
     return [member.lower() for member in members if member]
 
 
+# RFC 9112 §7.1: the size, extensions, CRLF. Sixteen digits are 64 bits.
+match_chunk_line = re.compile(
+    rb"([0-9A-Fa-f]{1,16})"
+    rb"((?:[ \t]*+;[ \t]*+%b"
+    rb"(?:[ \t]*+=[ \t]*+(?:%b"
+    rb"|\"(?:[\t !#-\[\]-~\x80-\xff]++|\\[\t -~\x80-\xff])*+\"))?+)*+)\r\n" % (_TOKEN, _TOKEN)
+).match
+
+
 # --- what we send -------------------------------------------------------------------------------
 
 _STATUS_LINES = {
@@ -490,6 +501,14 @@ def outgoing_name(name: bytes) -> bytes:
         return _NAMES[name]
     except (TypeError, ValueError):
         raise LocalProtocolError(f"header name is not a token: {name!r}") from None
+
+
+def outgoing_options(value: bytes) -> list[bytes]:
+    """Give the options of a Connection header, in lower case; LocalProtocolError for no tokens."""
+    options = list_members([value]) if isinstance(value, bytes) else [b""]
+    if not all(map(_is_token, options)):
+        raise LocalProtocolError(f"header connection is not a list of tokens: {value!r}")
+    return options
 
 
 def encode_fields(fields: list[Field]) -> bytes:

@@ -19,7 +19,6 @@ The laws of this engine:
 - Time is a number of seconds passed in. A deadline in the past says: call ``timeout(now)`` at once.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
@@ -30,14 +29,18 @@ from headrace.protocols._http1_grammar import (
     Field,
     RequestLine,
     check_bytes,
-    encode_fields,
     is_plain,
-    list_members,
-    outgoing_name,
+    match_chunk_line,
     parse_head,
     parse_request_line,
     parse_trailers,
-    status_line,
+)
+from headrace.protocols._http1_response import (
+    COMPLETE,
+    HELD,
+    Response,
+    encode_informational,
+    encode_refusal,
 )
 
 __all__ = [
@@ -141,13 +144,6 @@ class State(IntEnum):
     CLOSED = auto()  # nothing more, ever
 
 
-class _Delimiter(Enum):
-    """What tells the client where the body of the response ends."""
-
-    NOTHING = auto()  # its length, or the end of the connection
-    CHUNKS = auto()
-
-
 class _Part(Enum):
     """Where in a body the engine stands."""
 
@@ -157,16 +153,6 @@ class _Part(Enum):
     CHUNK_END = auto()
     TRAILERS = auto()
     END = auto()
-
-
-class _Reply(Enum):
-    """What the engine expects from the application."""
-
-    NOTHING_DUE = auto()  # there is no request
-    HEAD_DUE = auto()
-    HEAD_HELD = auto()  # the first part of the body; the head waits for it
-    BODY_DUE = auto()
-    TRAILERS_DUE = auto()
 
 
 # By these names they are compared at every step: the attribute of an enum is looked up slowly.
@@ -182,11 +168,6 @@ CHUNK_DATA: Final = _Part.CHUNK_DATA
 CHUNK_END: Final = _Part.CHUNK_END
 TRAILERS: Final = _Part.TRAILERS
 END: Final = _Part.END
-NOTHING_DUE: Final = _Reply.NOTHING_DUE
-HEAD_DUE: Final = _Reply.HEAD_DUE
-HEAD_HELD: Final = _Reply.HEAD_HELD
-BODY_DUE: Final = _Reply.BODY_DUE
-TRAILERS_DUE: Final = _Reply.TRAILERS_DUE
 
 # Who may follow whom; a missing entry is a mistake in this file.
 _TRANSITIONS: dict[State, frozenset[State]] = {
@@ -197,19 +178,6 @@ _TRANSITIONS: dict[State, frozenset[State]] = {
     SWITCHED: frozenset(),
     CLOSED: frozenset(),
 }
-
-
-# RFC 9112 §7.1: the size, extensions, CRLF. Sixteen digits are 64 bits.
-_match_chunk_line = re.compile(
-    rb"([0-9A-Fa-f]{1,16})"
-    rb"((?:[ \t]*+;[ \t]*+[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-    rb"(?:[ \t]*+=[ \t]*+(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-    rb"|\"(?:[\t !#-\[\]-~\x80-\xff]++|\\[\t -~\x80-\xff])*+\"))?+)*+)\r\n"
-).match
-
-_EMPTY = frozenset((204, 205))  # RFC 9110 §15.3.5 and §15.3.6: no content, and no way to add it
-_PERSISTENCE = frozenset((b"close", b"keep-alive"))
-_FRAMING = frozenset((b"connection", b"content-length", b"transfer-encoding"))
 
 
 class Http1Engine:
@@ -223,18 +191,14 @@ class Http1Engine:
     __slots__ = (
         "_at",
         "_blank_seen",
-        "_block",
         "_buffer",
         "_clock",
-        "_connection",
         "_default_headers",
-        "_delimiter",
         "_eof",
         "_extension_bytes",
         "_first_line",
         "_keep_alive",
         "_left",
-        "_length",
         "_limits",
         "_line",
         "_output",
@@ -242,12 +206,9 @@ class Http1Engine:
         "_paused",
         "_progress",
         "_received",
-        "_reply",
+        "_response",
         "_scanned",
-        "_sent",
-        "_status",
         "_trailers",
-        "_trailers_follow",
         "_wants_continue",
         "has_unread",
         "must_close",
@@ -290,14 +251,7 @@ class Http1Engine:
         self._progress = 0.0
         self._extension_bytes = 0
         self._trailers: list[Field] = []
-        self._reply = NOTHING_DUE
-        self._status = 0
-        self._block = b""
-        self._length: int | None = None
-        self._sent = 0
-        self._connection: list[bytes] = []
-        self._delimiter = _Delimiter.NOTHING
-        self._trailers_follow = False
+        self._response: Response | None = None
 
     # --- what the client sends ------------------------------------------------------------------
 
@@ -470,7 +424,6 @@ class Http1Engine:
             self._left = length
         self._keep_alive = keep_alive
         self._wants_continue = expect_continue
-        self._reply = HEAD_DUE
         self._clock = self._progress = now
         self._move(BODY)
         method, target, version, _, path, raw_path, query = line
@@ -557,7 +510,7 @@ class Http1Engine:
 
     def _read_chunk_line(self) -> bool:
         limits = self._limits
-        match = _match_chunk_line(self._buffer, self._at)
+        match = match_chunk_line(self._buffer, self._at)
         if match is None or match.end() - self._at > limits.chunk_line_bytes + 2:
             if self._find(b"\r\n", limits.chunk_line_bytes, 413, "the line before a chunk") < 0:
                 return False
@@ -604,8 +557,8 @@ class Http1Engine:
 
         The engine is done then. What is in ``data_to_send()`` still comes first.
         """
-        if self.state is not READ or self._reply is not HEAD_DUE:
-            raise LocalProtocolError(f"cannot switch protocols: state={self.state.name}")
+        if self.state is not READ or self._response is not None:
+            raise LocalProtocolError(f"cannot switch protocols: {self._standing()}")
         data = bytes(self._buffer[self._at :])
         self._move(SWITCHED)
         self._drop_input()
@@ -617,25 +570,21 @@ class Http1Engine:
         """Ask for the body that the client holds back (RFC 9110 §10.1.1).
 
         To be called when the application wants to read the body; does nothing where the client
-        doesn't wait, or a response has begun.
+        doesn't wait, or a response has left.
         """
-        if self._wants_continue and self._reply is HEAD_DUE:
+        if self._wants_continue and not self._has_answered():
             self._output.append(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._clock = self._progress = now
             self._wants_continue = False
 
     def send_informational(self, status: int, headers: Iterable[Field] = ()) -> None:
         """Send a 1xx response, such as 103 Early Hints; an HTTP/1.0 client gets none."""
-        if self._reply is not HEAD_DUE or self._line is None:
-            raise LocalProtocolError(f"cannot send {status}: {self._standing()}")
-        if not 102 <= status <= 199:
-            raise LocalProtocolError(f"not a status for send_informational: {status}")
-        fields = [(outgoing_name(name), value) for name, value in headers]
-        if any(name in _FRAMING for name, _ in fields):
-            raise LocalProtocolError(f"a header that frames a message in a response: {status}")
-        block = encode_fields(fields)
-        if self._line.version == "1.1":
-            self._output.append(status_line(status) + block + b"\r\n")
+        line = self._request_line(f"a {status}")
+        if self._has_answered():
+            raise LocalProtocolError(f"cannot send a {status}: {self._standing()}")
+        data = encode_informational(status, headers)
+        if line.version == "1.1":
+            self._output.append(data)
 
     def send_response(
         self, status: int, headers: Iterable[Field] = (), *, trailers: bool = False
@@ -645,37 +594,17 @@ class Http1Engine:
         The engine frames the message: Content-Length is taken and held to, "Connection: close"
         is obeyed, Transfer-Encoding is ours alone. ``trailers``: ``send_trailers`` will end it.
         """
-        if self._reply is not HEAD_DUE:
+        line = self._request_line("a response")
+        if self._response is not None:
             raise LocalProtocolError(f"cannot send a response: {self._standing()}")
-        if not 200 <= status <= 999:
-            raise LocalProtocolError(f"not a status for a final response: {status}")
-        fields: list[Field] = []
-        given: set[bytes] = set()
-        length: int | None = None
-        connection: list[bytes] = []
-        for name, value in headers:
-            lower = outgoing_name(name)
-            if lower not in _FRAMING:
-                fields.append((lower, value))
-            elif lower == b"connection":
-                connection.extend(self._tokens(value))
-            elif lower == b"transfer-encoding":
-                if value.lower() != b"chunked":
-                    raise LocalProtocolError(f"cannot apply transfer-encoding: {value!r}")
-            elif lower in given or not value.isdigit():
-                raise LocalProtocolError(f"content-length twice or no number: {value!r}")
-            else:
-                length = int(value)
-            given.add(lower)
-        if length and status in _EMPTY:
-            raise LocalProtocolError(f"status {status} has no content: content-length={length}")
-        fields += [default for default in self._default_headers if default[0] not in given]
-        self._block = encode_fields(fields)
-        self._status = status
-        self._length = 0 if status in _EMPTY else length
-        self._connection = connection
-        self._trailers_follow = trailers
-        self._reply = HEAD_HELD
+        self._response = Response(
+            status,
+            headers,
+            self._default_headers,
+            method=line.method,
+            version=line.version,
+            trailers=trailers,
+        )
 
     def send_body(self, data: bytes, *, more: bool = False) -> None:
         """Send a part of the body; ``more=False`` ends it.
@@ -683,43 +612,20 @@ class Http1Engine:
         Raises LocalProtocolError when the parts and Content-Length disagree: ``data`` is not sent
         then, and ``refuse`` is what is left to do. HEAD and 304 get no body, whatever is given.
         """
-        if self._reply is not HEAD_HELD and self._reply is not BODY_DUE:
-            raise LocalProtocolError(f"cannot send a body: {self._standing()}")
-        held = self._reply is HEAD_HELD
-        size = len(data)
-        if self._line is not None and (self._line.method == "HEAD" or self._status == 304):
-            if held:
-                self._send_head(size, more=more)
-        else:
-            self._check_length(size, more=more)
-            if held:
-                self._send_head(size, more=more)
-            self._sent += size
-            if self._delimiter is not _Delimiter.CHUNKS:
-                if size:
-                    self._output.append(data)
-            elif size:
-                self._output += (b"%x\r\n" % size, data, b"\r\n")
-        if more:
-            self._reply = BODY_DUE
-        elif self._trailers_follow:
-            self._reply = TRAILERS_DUE
-        else:
-            if self._delimiter is _Delimiter.CHUNKS:
-                self._output.append(b"0\r\n\r\n")
+        response = self._begun_response("a body")
+        if response.stage is HELD and (
+            not self._keep_alive or response.wants_close or not self._rest_is_here()
+        ):
+            self.must_close = True
+        self._output += response.body(data, more=more, close=self.must_close)
+        if response.needs_close:
+            self.must_close = True
+        if response.stage is COMPLETE:
             self._finish()
 
     def send_trailers(self, headers: Iterable[Field] = ()) -> None:
         """End a response begun with ``trailers=True``; they go out where chunks can carry them."""
-        if self._reply is not TRAILERS_DUE:
-            raise LocalProtocolError(f"cannot send trailers: {self._standing()}")
-        fields = [(outgoing_name(name), value) for name, value in headers]
-        for name, _ in fields:
-            if name in _FRAMING:
-                raise LocalProtocolError(f"not a field for trailers: {name!r}")
-        block = encode_fields(fields)
-        if self._delimiter is _Delimiter.CHUNKS:
-            self._output.append(b"0\r\n%b\r\n" % block)
+        self._output.append(self._begun_response("trailers").trailers(headers))
         self._finish()
 
     def refuse(self, status: int, reason: str, headers: Iterable[Field] = ()) -> None:
@@ -730,19 +636,13 @@ class Http1Engine:
         """
         if self.state is CLOSED or self.state is SWITCHED:
             return
-        if self._reply in (NOTHING_DUE, HEAD_DUE, HEAD_HELD):
-            body = reason.encode("utf-8") + b"\n"
-            fields = [(outgoing_name(name), value) for name, value in headers]
-            given = {name for name, _ in fields} | _FRAMING | {b"content-type"}
-            fields += [
-                (b"content-type", b"text/plain; charset=utf-8"),
-                (b"content-length", b"%d" % len(body)),
-                (b"connection", b"close"),
-                *(default for default in self._default_headers if default[0] not in given),
-            ]
-            head = status_line(status) + encode_fields(fields) + b"\r\n"
+        if not self._has_answered():
             is_head = self._line is not None and self._line.method == "HEAD"
-            self._output.append(head if is_head else head + body)
+            self._output.append(
+                encode_refusal(
+                    status, reason, headers, self._default_headers, with_body=not is_head
+                )
+            )
         self._close()
 
     def drain(self) -> None:
@@ -761,53 +661,22 @@ class Http1Engine:
         return data
 
     def _standing(self) -> str:
-        return f"state={self.state.name}, reply={self._reply.name}"
+        response = "none" if self._response is None else self._response.stage.name
+        return f"state={self.state.name}, response={response}"
 
-    def _tokens(self, value: bytes) -> list[bytes]:
-        tokens = list_members([value])
-        for token in tokens:
-            outgoing_name(token)
-        return tokens
+    def _has_answered(self) -> bool:
+        """Say whether bytes of the final response have left."""
+        return self._response is not None and self._response.stage is not HELD
 
-    def _check_length(self, size: int, *, more: bool) -> None:
-        if self._length is None:
-            return
-        total = self._sent + size
-        if total > self._length or (total < self._length and not more):
-            raise LocalProtocolError(
-                f"the body and its length disagree: content-length={self._length}, sent={total}"
-            )
+    def _request_line(self, what: str) -> RequestLine:
+        if self._line is None or (self.state is not BODY and self.state is not READ):
+            raise LocalProtocolError(f"cannot send {what}, there is no request: {self._standing()}")
+        return self._line
 
-    def _send_head(self, size: int, *, more: bool) -> None:
-        line = self._line
-        assert line is not None
-        if not self._keep_alive or b"close" in self._connection or not self._rest_is_here():
-            self.must_close = True
-        head = [status_line(self._status), self._block]
-        bodiless = line.method == "HEAD" or self._status == 304
-        whole = not more and not self._trailers_follow
-        if self._length is None and whole and (size or not bodiless):
-            self._length = size  # an empty body that stands for one left out has no length
-        if self._status == 204:
-            pass  # RFC 9110 §8.6: no Content-Length
-        elif self._length is not None:
-            head.append(b"content-length: %d\r\n" % self._length)
-        elif bodiless:
-            pass
-        elif line.version == "1.1":
-            self._delimiter = _Delimiter.CHUNKS
-            head.append(b"transfer-encoding: chunked\r\n")
-        else:
-            self.must_close = True  # RFC 9112 §6.3, item 8: the end of the connection ends it
-        options = [option for option in self._connection if option not in _PERSISTENCE]
-        if self.must_close:
-            options.append(b"close")
-        elif line.version == "1.0":
-            options.append(b"keep-alive")
-        if options:
-            head.append(b"connection: %b\r\n" % b", ".join(options))
-        head.append(b"\r\n")
-        self._output.append(b"".join(head))
+    def _begun_response(self, what: str) -> Response:
+        if self._response is None:
+            raise LocalProtocolError(f"cannot send {what} before a response: {self._standing()}")
+        return self._response
 
     def _rest_is_here(self) -> bool:
         """Say whether the request is complete, or what is left of it can be skipped."""
@@ -890,6 +759,6 @@ class Http1Engine:
 
     def _close(self) -> None:
         self._move(CLOSED)
-        self._reply = NOTHING_DUE
+        self._response = None
         self.must_close = True
         self._drop_input()
