@@ -1,0 +1,191 @@
+import asyncio
+
+import pytest
+
+from headrace.server.wheel import Wheel
+
+
+class Handle:
+    def __init__(self, when, callback):
+        self.when = when
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self):
+        self.cancelled = True
+
+
+class Loop:
+    """A clock that is moved by hand."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self.handles = []
+        self.complaints = []
+
+    def time(self):
+        return self.now
+
+    def call_at(self, when, callback):
+        handle = Handle(when, callback)
+        self.handles.append(handle)
+        return handle
+
+    def call_exception_handler(self, context):
+        self.complaints.append(context)
+
+    def advance(self, seconds):
+        """Let time pass in the steps that the timers ask for."""
+        end = self.now + seconds
+        while due := [h for h in self.handles if not h.cancelled and h.when <= end]:
+            handle = min(due, key=lambda h: h.when)
+            self.handles.remove(handle)
+            self.now = max(self.now, handle.when)
+            handle.callback()
+        self.now = end
+
+    @property
+    def armed(self):
+        return any(not handle.cancelled for handle in self.handles)
+
+
+class Timed:
+    def __init__(self, loop, *answers):
+        self.tick = None
+        self.loop = loop
+        self.looks = []
+        self.answers = list(answers)
+
+    def expire(self, now):
+        self.looks.append(round(now - 1000, 1))
+        answer = self.answers.pop(0) if self.answers else None
+        return answer(self) if callable(answer) else answer
+
+
+@pytest.fixture
+def loop():
+    return Loop()
+
+
+@pytest.fixture
+def wheel(loop):
+    return Wheel(loop, tick_s=0.1)
+
+
+def test_is_looked_at_after_its_deadline_and_within_a_tick(loop, wheel):
+    timed = Timed(loop)
+    wheel.schedule(timed, 1001.05)
+    loop.advance(1.0)
+    assert timed.looks == []
+    loop.advance(0.2)
+    assert timed.looks == [1.1]
+    assert timed.tick is None
+
+
+def test_says_when_to_look_again(loop, wheel):
+    timed = Timed(loop, 1002.0, 1003.0)
+    wheel.schedule(timed, 1001.0)
+    loop.advance(10)
+    assert timed.looks == [1.1, 2.1, 3.1]
+
+
+def test_a_deadline_in_the_past_is_due_with_the_next_tick(loop, wheel):
+    timed = Timed(loop)
+    wheel.schedule(timed, 5.0)
+    loop.advance(0.1)
+    assert timed.looks == [0.1]
+
+
+def test_moves_both_ways(loop, wheel):
+    timed = Timed(loop)
+    wheel.schedule(timed, 1001.0)
+    wheel.schedule(timed, 1003.0)
+    loop.advance(2)
+    assert timed.looks == []
+    wheel.schedule(timed, 1002.5)
+    loop.advance(0.7)
+    assert timed.looks == [2.6]
+
+
+def test_is_taken_out(loop, wheel):
+    first, second = Timed(loop), Timed(loop)
+    wheel.schedule(first, 1001.0)
+    wheel.schedule(second, 1001.0)
+    wheel.cancel(first)
+    wheel.cancel(first)
+    wheel.schedule(second, None)
+    assert first.tick is second.tick is None
+    loop.advance(5)
+    assert first.looks == second.looks == []
+
+
+def test_no_timer_runs_for_nobody(loop, wheel):
+    assert not loop.armed
+    timed = Timed(loop)
+    wheel.schedule(timed, 1001.0)
+    assert loop.armed
+    loop.advance(5)
+    assert not loop.armed
+    wheel.schedule(timed, 1007.0)
+    loop.advance(5)
+    assert timed.looks == [1.1, 7.1]
+
+
+def test_jumps_over_a_time_in_which_the_loop_was_held_up(loop, wheel):
+    near, far = Timed(loop), Timed(loop)
+    wheel.schedule(near, 1001.0)
+    wheel.schedule(far, 1900.0)
+    loop.now += 500_000
+    loop.advance(0.1)
+    assert len(near.looks) == len(far.looks) == 1
+
+
+def test_one_that_schedules_itself_keeps_its_word(loop, wheel):
+    def move(timed):
+        wheel.schedule(timed, 1002.0)
+        return 1009.0
+
+    timed = Timed(loop, move)
+    wheel.schedule(timed, 1001.0)
+    loop.advance(3)
+    assert timed.looks == [1.1, 2.1]
+
+
+def test_one_that_raises_costs_the_others_nothing(loop, wheel):
+    def fail(timed):
+        raise ZeroDivisionError
+
+    broken, sound = Timed(loop, fail), Timed(loop, 1002.0)
+    wheel.schedule(broken, 1001.0)
+    wheel.schedule(sound, 1001.0)
+    loop.advance(5)
+    assert sound.looks == [1.1, 2.1]
+    [complaint] = loop.complaints
+    assert isinstance(complaint["exception"], ZeroDivisionError)
+
+
+def test_close_forgets_all(loop, wheel):
+    wheel.close()
+    timed = Timed(loop)
+    wheel.schedule(timed, 1001.0)
+    wheel.close()
+    assert timed.tick is None
+    loop.advance(5)
+    assert timed.looks == []
+
+
+async def test_keeps_time_on_a_real_loop():
+    loop = asyncio.get_running_loop()
+    wheel = Wheel(loop, tick_s=0.01)
+    looked = loop.create_future()
+
+    class Real:
+        tick = None
+
+        def expire(self, now):
+            looked.set_result(now)
+
+    due = loop.time() + 0.03
+    wheel.schedule(Real(), due)
+    assert due <= await looked < due + 1
+    wheel.close()
