@@ -74,6 +74,14 @@ class Config:
     shutdown_timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
+        for name, choices in (("lifespan", Lifespan), ("slow_client", SlowClientPolicy)):
+            try:
+                object.__setattr__(self, name, choices(getattr(self, name)))
+            except ValueError:
+                listed = ", ".join(choices)
+                raise ConfigurationError(
+                    f"{name} must be one of {listed}, not {getattr(self, name)!r}"
+                ) from None
         if not 0 <= self.port <= 65535:
             raise ConfigurationError(f"port must be from 0 to 65535, not {self.port}")
         for name in ("backlog", "outbox_limit_bytes", "inbox_limit"):

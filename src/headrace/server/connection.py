@@ -288,7 +288,7 @@ class Connection(asyncio.Protocol):
         else:
             self._resume_reading()
             transport.write_eof()
-        runtime.wheel.schedule(self, now + LINGER_S)
+        runtime.wheel.schedule(self, now + min(LINGER_S, runtime.config.write_timeout_s))
 
     def expire(self, now: float) -> float | None:
         """Act on a deadline: a slow request, an idle connection, the end of lingering."""
@@ -304,7 +304,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return None
         if self._lingering:
-            return now + LINGER_S
+            return now + min(LINGER_S, self._runtime.config.write_timeout_s)
         if self._gone_by is not None and now >= self._gone_by:
             if not self._sends():
                 self._transport.close()
