@@ -164,9 +164,9 @@ export class MessageLog {
     const following = this.#firstAfter(message.number);
     const element = pending ?? this.#make(message);
     if (pending) {
+      this.note(message, "");
       this.#pending.delete(message.client_id);
       pending.classList.remove("pending");
-      pending.querySelector(".note").hidden = true;
     }
     element.dataset.number = message.number;
     element.querySelector("time").dateTime = message.sent_at;
