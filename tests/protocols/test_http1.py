@@ -1,4 +1,19 @@
-"""The HTTP/1.1 engine: what it says of requests, what it sends, its limits, its clock, its end."""
+"""The HTTP/1.1 engine: what it says of requests, what it sends, its limits, its clock, its end.
+
+What others learned from their attackers is held by a test each, here and in the neighbours:
+
+- control characters, NEL, bare CR and LF in fields: ``test_http1_refused`` VALUES and LINES, and
+  ``test_no_byte_breaks_out_of_a_value``
+- bytes outside ASCII: NAMES, TARGETS, ``test_any_bytes_are_met_with_a_status``
+- both lengths, lengths that are no numbers, codings, chunk terminators: LENGTHS, CODINGS, CHUNKS
+- Host and path: HOSTS, TARGETS
+- many headers, large heads, trailers: ``test_limit``, ``test_a_head_without_end_...``, TRAILERS
+- time that grows faster than the input, tiny chunks: ``test_time_is_linear_in``
+- a slow head, a slow body: ``test_a_slow_head_gets_408``, ``test_a_body_must_move``
+- answers in order, a bounded pipeline: ``test_pipelined_requests_wait_for_their_turn``
+- a request that sees the one before: ``test_nothing_leaks_into_the_next_request``
+- response splitting: ``test_outgoing_headers_are_checked``, ``test_no_illegal_byte_goes_out``
+"""
 
 import dataclasses
 from collections.abc import Iterable
@@ -1210,7 +1225,21 @@ def test_an_idle_connection_keeps_nothing_of_its_requests() -> None:
     assert not hasattr(engine, "__dict__")
 
 
+def test_the_states_follow_their_table() -> None:
+    engine = engine_for(CLOSING)
+    answer(engine)
+    with pytest.raises(AssertionError, match="to IDLE: state=CLOSED"):
+        engine._move(State.IDLE)
+
+
 # --- what httptools may object to -----------------------------------------------------------------
+
+
+def test_httptools_is_stricter_than_the_rfc_about_a_coding() -> None:
+    """RFC 9110 §5.5 allows a tab behind any value; httptools refuses it behind this one."""
+    request, failed = CHUNKED.replace(b"chunked", b"chunked "), CHUNKED.replace(b"d\r", b"d\t\r")
+    assert names(Http1Engine(now=0.0).receive(request, 0.0)) == ["RequestReceived"]
+    assert names(Http1Engine(now=0.0).receive(failed, 0.0)) == ["RequestFailed"]
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,9 @@ TARGETS = [
     Vector("RFC 9110 §4.2.4: userinfo in absolute-form", target(b"http://user@example.org/")),
     Vector("RFC 9110 §4.2.4: password in absolute-form", target(b"http://u:p@example.org/")),
     Vector("RFC 3986 §3.2.3: a port of letters", target(b"http://example.org:http/")),
-    Vector("RFC 3986 §3.2.3: a port too high in absolute-form", target(b"http://example.org:65536/")),
+    Vector(
+        "RFC 3986 §3.2.3: a port too high in absolute-form", target(b"http://example.org:65536/")
+    ),
     Vector("RFC 3986 §3.2.2: an IPv6 address cut short", target(b"http://[::1/")),
     Vector("RFC 3986 §3.2.2: an IPv6 address of colons", target(b"http://[:::]/")),
     Vector("RFC 3986 §3.2.2: a malformed escape in a host", target(b"http://a%zz/")),

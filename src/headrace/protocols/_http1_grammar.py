@@ -327,7 +327,7 @@ def _parse_fields(
     except httptools.HttpParserError as error:
         objection = str(error)
     fields: list[Field] = []
-    framing_fields: tuple[Field, ...] = ()
+    framing_fields: list[Field] = []
     for line in lines[1:-2]:
         field = _shared_fields.get(line)
         if field is None:
@@ -335,9 +335,9 @@ def _parse_fields(
             if field is None:
                 _refuse_line(head)
             if field[0] in _FRAMING_NAMES:
-                framing_fields += (field,)
+                framing_fields.append(field)
         fields.append(field)
-    return fields, framing_fields, objection
+    return fields, tuple(framing_fields), objection
 
 
 def _parse_line(line: bytes) -> Field | None:
@@ -520,7 +520,7 @@ def encode_fields(fields: list[Field]) -> bytes:
         plain = False
     if not plain:
         for name, value in fields:
-            if not isinstance(value, bytes | bytearray | memoryview):
+            if not isinstance(value, bytes):
                 raise LocalProtocolError(f"header value is not bytes: {name!r}: {value!r}")
             if not is_plain(value, lines=0):
                 raise LocalProtocolError(f"header value holds a control character: {name!r}")

@@ -250,7 +250,7 @@ class Http1Engine:
         self._received = 0
         self._progress = 0.0
         self._extension_bytes = 0
-        self._trailers: list[Field] = []
+        self._trailers: tuple[Field, ...] = ()
         self._response: Response | None = None
 
     # --- what the client sends ------------------------------------------------------------------
@@ -343,7 +343,7 @@ class Http1Engine:
             check_bytes(buffer, begin, stop)
         if index < 0 and len(buffer) >= last + len(end):
             raise HandshakeError(f"{what} is longer than {limit_bytes} bytes", status=status)
-        self._scanned = 0 if index >= 0 else len(buffer)
+        self._scanned = 0 if index >= 0 else stop
         return index
 
     def _read_head(self, now: float, events: list[Event]) -> bool:
@@ -471,7 +471,7 @@ class Http1Engine:
         self._move(READ)
         self._wants_continue = False
         self._blank_seen = False
-        events.append(RequestCompleted(tuple(self._trailers)) if self._trailers else _COMPLETED)
+        events.append(RequestCompleted(self._trailers) if self._trailers else _COMPLETED)
         return True
 
     def _read_chunks(self, now: float, events: list[Event]) -> bool:
@@ -504,8 +504,7 @@ class Http1Engine:
             return True
         if part is CHUNK_END:
             return self._read_chunk_end()
-        if part is TRAILERS:
-            self._read_trailers()
+        self._read_trailers()
         return False
 
     def _read_chunk_line(self) -> bool:
@@ -548,7 +547,7 @@ class Http1Engine:
         if end > self._at:
             section = bytes(self._buffer[self._at : end + 4])
             self._check_section(section)
-            self._trailers = parse_trailers(section)
+            self._trailers = tuple(parse_trailers(section))
         self._at = end + 4
         self._part = END
 
@@ -745,7 +744,7 @@ class Http1Engine:
 
     def _move(self, state: State) -> None:
         if state not in _TRANSITIONS[self.state]:
-            raise AssertionError(f"no way from {self.state} to {state}")
+            raise AssertionError(f"cannot move to {state.name}: state={self.state.name}")
         self.state = state
 
     def _fail(self, status: int, reason: str) -> RequestFailed:
