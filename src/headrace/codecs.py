@@ -1,16 +1,31 @@
 """JSON: value <-> text.
 
-Beside the types that JSON has, datetimes, dates, times, UUIDs, Decimals, enums and
-dataclasses are written as text or objects of their own standard forms (msgspec's).
+Beside the types that JSON has, datetimes, dates, times, UUIDs, Decimals, enums, sets and
+dataclasses are written as text, lists or objects of their own standard forms (msgspec's), and
+bytes as base64. A subclass of a type of JSON (Django's ``SafeString``) is written as what it is.
 """
 
+import json
+import re
 from typing import Any
 
 import msgspec
 
 __all__ = ["decode_json", "encode_json"]
 
-_encoder = msgspec.json.Encoder()
+
+def _as_plain(value: Any) -> Any:
+    """Return what JSON has for a value that msgspec doesn't know by its exact type."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    raise TypeError(f"there is no standard form for a {type(value).__name__}")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_as_plain)
 _decoder = msgspec.json.Decoder()
 
 
@@ -30,11 +45,28 @@ def encode_json(value: Any) -> str:
 
 
 def decode_json(text: str | bytes) -> Any:
-    """Return the value that the JSON text stands for; ValueError says where it is malformed."""
+    """Return the value that the JSON text stands for.
+
+    Raises ``json.JSONDecodeError`` (a ValueError) that says where the text is malformed, and
+    for text that is nested too deeply. Of two members with one name, the last counts.
+    """
     try:
         return _decoder.decode(text)
     except RecursionError:
-        raise ValueError("JSON is nested too deeply") from None
+        raise _decode_error("JSON is nested too deeply", text) from None
+    except (ValueError, UnicodeError) as error:
+        raise _decode_error(str(error), text) from None
+
+
+def _decode_error(reason: str, text: str | bytes) -> json.JSONDecodeError:
+    data = text if isinstance(text, bytes) else text.encode(errors="surrogatepass")
+    found = re.search(r" \(byte (\d+)\)", reason)
+    before = data[: int(found[1])] if found else data
+    if found:
+        reason = reason.replace(found[0], "")
+    return json.JSONDecodeError(
+        reason, data.decode(errors="replace"), len(before.decode(errors="replace"))
+    )
 
 
 def _culprit(value: Any, path: str, depth: int) -> tuple[str, Any]:

@@ -1,31 +1,72 @@
-"""An HTTP consumer: a response that may take its time, and be fed by the channel layer."""
+"""An HTTP consumer: a response that may take its time, and be fed by the channel layer.
+
+Rules of this file:
+
+- ``handle()`` runs in a task of its own, so that events of the channel layer reach their
+  handlers meanwhile; the consumer awaits it, cancels it when the client leaves, and never
+  outlives it.
+- A response that was begun and not completed keeps the consumer alive after ``handle()``.
+- ``disconnect()`` runs once, however it ended.
+"""
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping
+from enum import Enum, auto
 from typing import Any
 
 from ..consumer import AsyncConsumer
+from ..db import aclose_old_connections, cleanup_due
 from ..exceptions import StopConsumer
 from ..layers.base import Event
 
 __all__ = ["AsyncHttpConsumer"]
 
+logger = logging.getLogger("headrace.consumer")
+
 Headers = Mapping[bytes, bytes] | Iterable[tuple[bytes, bytes]]
+
+
+class _Response(Enum):
+    """How far the response has come."""
+
+    NONE = auto()
+    BEGUN = auto()
+    COMPLETE = auto()
 
 
 class AsyncHttpConsumer(AsyncConsumer):
     """An HTTP consumer in asynchronous functions. Override ``handle``.
 
-    While ``handle`` runs, events of the channel layer go on reaching their handlers, and a
-    client that leaves cancels it.
+    Events of the channel layer reach their handlers while ``handle`` runs, and after it for
+    as long as a response that it began has no end. A client that leaves before the response
+    is complete cancels ``handle``.
     """
 
-    def __init__(self, **initkwargs: Any) -> None:
-        super().__init__(**initkwargs)
+    #: A longer body is answered with 413; None: there is no limit.
+    body_limit_bytes: int | None = 16 * 1024 * 1024
+
+    _response = _Response.NONE
+    _disconnected = False
+
+    def __init__(self, *args: Any, **initkwargs: Any) -> None:
+        super().__init__(*args, **initkwargs)
         self.body: list[bytes] = []
 
+    async def send(self, message: Event) -> None:
+        """Send an ASGI event to the server; an OSError when the client is gone."""
+        match message.get("type"):
+            case "http.response.start":
+                self._response = _Response.BEGUN
+            case "http.response.body" if not message.get("more_body"):
+                self._response = _Response.COMPLETE
+        await super().send(message)
+
     async def send_headers(self, *, status: int = 200, headers: Headers | None = None) -> None:
-        """Begin the response. ``headers`` is a list of pairs or a dictionary, of bytes."""
+        """Begin the response. ``headers`` is a list of pairs or a dictionary, of bytes.
+
+        The server sends them together with the first part of the body.
+        """
         if isinstance(headers, Mapping):
             headers = list(headers.items())
         await self.send(
@@ -51,45 +92,72 @@ class AsyncHttpConsumer(AsyncConsumer):
         raise NotImplementedError(f"{type(self).__name__} needs an async def handle(self, body)")
 
     async def disconnect(self) -> None:
-        """Clean up: the response is complete, or the client has left."""
+        """Clean up: the response is complete, or the client has left. Send nothing from here."""
 
     async def http_request(self, message: Event) -> None:
         """Gather the body; when it is whole, run ``handle``, and other handlers beside it."""
-        if "body" in message:
+        if message.get("body"):
             self.body.append(message["body"])
+        limit = self.body_limit_bytes
+        if limit is not None and sum(map(len, self.body)) > limit:
+            await self.send_response(413, b"The body of this request is too long.\n")
+            raise StopConsumer
         if message.get("more_body"):
             return
-        handling = asyncio.ensure_future(self.handle(b"".join(self.body)))
+        body, self.body = b"".join(self.body), []
         try:
-            await self._dispatch_until(handling)
-        finally:
-            await _stop(handling)
-            await self.disconnect()
+            await self._serve(body)
+        except OSError as error:
+            self._excuse(error)
         raise StopConsumer
 
     async def http_disconnect(self, message: Event) -> None:
         """Call ``disconnect()`` and end the consumer: the client left before its body was whole."""
         del message
-        await self.disconnect()
+        await self._finish(0)
         raise StopConsumer
 
-    async def _dispatch_until(self, handling: asyncio.Future[None]) -> None:
-        arrival: asyncio.Future[Event] = asyncio.ensure_future(self.channel_receive())
+    async def _finish(self, code: int) -> None:
+        del code
+        if not self._disconnected:
+            self._disconnected = True
+            await self.disconnect()
+
+    async def _serve(self, body: bytes) -> None:
+        """Run ``handle``, and the handlers of what arrives, until there is no more to do."""
+        handling = asyncio.ensure_future(self.handle(body))
+        arrival: asyncio.Future[Event] | None = None
         try:
-            while True:
-                pending: set[asyncio.Future[Any]] = {handling, arrival}
-                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            while not (handling.done() and self._response is not _Response.BEGUN):
+                if arrival is None:
+                    arrival = asyncio.ensure_future(self.channel_receive())
+                under_way: set[asyncio.Future[Any]] = {arrival}
+                if not handling.done():
+                    under_way.add(handling)
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
                 if handling.done():
-                    return handling.result()
-                event = arrival.result()
-                if event["type"] == "http.disconnect":
-                    return None
-                await self.dispatch(event)
-                arrival = asyncio.ensure_future(self.channel_receive())
+                    handling.result()
+                if arrival.done():
+                    event, arrival = arrival.result(), None
+                    if event.get("type") == "http.disconnect":
+                        break
+                    await self.dispatch(event)
+                    if cleanup_due():
+                        await aclose_old_connections()
+            if self._response is _Response.COMPLETE:
+                # It may have work left that the client need not wait for.
+                await handling
         finally:
-            await _stop(arrival)
+            await _stop(handling)
+            if arrival is not None:
+                await _stop(arrival)
 
 
 async def _stop(future: asyncio.Future[Any]) -> None:
+    """Cancel what still runs, and wait for its end."""
+    if future.done():
+        return
     future.cancel()
     await asyncio.wait({future})
+    if not future.cancelled() and (error := future.exception()) is not None:
+        logger.error("an HTTP handler failed while it was cancelled", exc_info=error)

@@ -3,11 +3,12 @@
 Rules of this file:
 
 - ``connect()`` accepts unless the class says otherwise; ``disconnect()`` runs once for every
-  connection, whether the client left, the server closed, or a handler raised.
+  connection, whether the client left, the server closed or stopped, or a handler raised.
+- ``groups`` are left in every case, and one that can't be left holds up nothing else.
 - The asynchronous and the synchronous classes promise the same, method by method.
 """
 
-import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -71,19 +72,33 @@ class _WebsocketMixin(AsyncConsumer):
     # A class attribute until it is needed: thousands of idle consumers pay for each one.
     _disconnected = False
 
-    def __init__(self, **initkwargs: Any) -> None:
-        super().__init__(**initkwargs)
+    def __init__(self, *args: Any, **initkwargs: Any) -> None:
+        super().__init__(*args, **initkwargs)
         if self.groups is None:
             self.groups = []
 
-    def _group_layer(self) -> BaseChannelLayer:
+    def _layer_with_groups(self) -> BaseChannelLayer:
         layer = self.channel_layer
-        if layer is None or "groups" not in layer.extensions:
+        if layer is None or "groups" not in getattr(layer, "extensions", ()):
             raise InvalidChannelLayerError(
                 f"{type(self).__name__}.groups needs a channel layer with groups: "
-                "CHANNEL_LAYERS has none under this alias"
+                f"CHANNEL_LAYERS has none under the alias {self.channel_layer_alias!r}"
             )
         return layer
+
+    def _groups_to_leave(self) -> list[str]:
+        # Once, however the end comes; and none that could not be joined.
+        if self._disconnected:
+            return []
+        self._disconnected = True
+        if self.channel_layer is None or "groups" not in getattr(
+            self.channel_layer, "extensions", ()
+        ):
+            return []
+        return list(self.groups or ())
+
+    def _log_not_left(self, group: str) -> None:
+        logger.exception("%s could not leave the group %s", type(self).__name__, group)
 
 
 class AsyncWebsocketConsumer(_WebsocketMixin):
@@ -97,7 +112,7 @@ class AsyncWebsocketConsumer(_WebsocketMixin):
         """Join ``groups`` and call ``connect()``."""
         del message
         if self.groups:
-            layer = self._group_layer()
+            layer = self._layer_with_groups()
             for group in self.groups:
                 await layer.group_add(group, self.channel_name)
         try:
@@ -144,29 +159,22 @@ class AsyncWebsocketConsumer(_WebsocketMixin):
     async def websocket_disconnect(self, message: Event) -> None:
         """Leave ``groups``, call ``disconnect()``, and end the consumer."""
         try:
-            if self.groups:
-                layer = self._group_layer()
-                for group in self.groups:
-                    await layer.group_discard(group, self.channel_name)
+            for group in self._groups_to_leave():
+                try:
+                    await self.channel_layer.group_discard(group, self.channel_name)  # type: ignore[union-attr]
+                except Exception:
+                    self._log_not_left(group)
         finally:
-            self._disconnected = True
-            await self.disconnect(message["code"])
+            await self.disconnect(message.get("code", CloseCode.NO_STATUS_RECEIVED))
         raise StopConsumer
 
     async def disconnect(self, code: int) -> None:
         """Clean up after the connection; it is gone already."""
 
-    async def _abandon(self, error: BaseException) -> None:
-        if self._disconnected:
-            return
-        cancelled = isinstance(error, asyncio.CancelledError)
-        code = CloseCode.GOING_AWAY if cancelled else CloseCode.INTERNAL_ERROR
-        try:
-            await self.websocket_disconnect({"type": "websocket.disconnect", "code": code})
-        except StopConsumer:
-            pass
-        except Exception:
-            logger.exception("%s.disconnect() raised", type(self).__name__)
+    async def _finish(self, code: int) -> None:
+        if not self._disconnected:
+            with contextlib.suppress(StopConsumer):
+                await self.websocket_disconnect({"type": "websocket.disconnect", "code": code})
 
 
 class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
@@ -213,7 +221,7 @@ class WebsocketConsumer(_WebsocketMixin, SyncConsumer):
         """Join ``groups`` and call ``connect()``."""
         del message
         if self.groups:
-            layer = self._group_layer()
+            layer = self._layer_with_groups()
             for group in self.groups:
                 async_to_sync(layer.group_add)(group, self.channel_name)
         try:
@@ -260,30 +268,23 @@ class WebsocketConsumer(_WebsocketMixin, SyncConsumer):
     def websocket_disconnect(self, message: Event) -> None:
         """Leave ``groups``, call ``disconnect()``, and end the consumer."""
         try:
-            if self.groups:
-                layer = self._group_layer()
-                for group in self.groups:
-                    async_to_sync(layer.group_discard)(group, self.channel_name)
+            for group in self._groups_to_leave():
+                try:
+                    async_to_sync(self.channel_layer.group_discard)(group, self.channel_name)  # type: ignore[union-attr]
+                except Exception:
+                    self._log_not_left(group)
         finally:
-            self._disconnected = True
-            self.disconnect(message["code"])
+            self.disconnect(message.get("code", CloseCode.NO_STATUS_RECEIVED))
         raise StopConsumer
 
     def disconnect(self, code: int) -> None:
         """Clean up after the connection; it is gone already."""
 
-    async def _abandon(self, error: BaseException) -> None:
-        if self._disconnected:
-            return
-        cancelled = isinstance(error, asyncio.CancelledError)
-        code = CloseCode.GOING_AWAY if cancelled else CloseCode.INTERNAL_ERROR
-        message = {"type": "websocket.disconnect", "code": code}
-        try:
-            await database_sync_to_async(self.websocket_disconnect)(message)
-        except StopConsumer:
-            pass
-        except Exception:
-            logger.exception("%s.disconnect() raised", type(self).__name__)
+    async def _finish(self, code: int) -> None:
+        if not self._disconnected:
+            message = {"type": "websocket.disconnect", "code": code}
+            with contextlib.suppress(StopConsumer):
+                await database_sync_to_async(self.websocket_disconnect)(message)
 
 
 class JsonWebsocketConsumer(WebsocketConsumer):

@@ -4,6 +4,7 @@
 configures; without that setting, the in-memory layer.
 """
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,11 +34,18 @@ _DEFAULT_CONFIGS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+class _UnknownLayerError(InvalidChannelLayerError, KeyError):
+    """A KeyError as well, for that is what ``channel_layers["unknown"]`` is."""
+
+    __str__ = Exception.__str__
+
+
 class ChannelLayerManager:
     """The channel layers of ``CHANNEL_LAYERS``, each built when it is first asked for."""
 
     def __init__(self) -> None:
         self.backends: dict[str, BaseChannelLayer] = {}
+        self._building = threading.Lock()
         setting_changed.connect(self._reset_backends)
 
     @property
@@ -52,12 +60,11 @@ class ChannelLayerManager:
 
     def make_test_backend(self, name: str) -> BaseChannelLayer:
         """Build the layer from its ``TEST_CONFIG``; InvalidChannelLayerError without one."""
-        try:
-            config = self._config(name)["TEST_CONFIG"]
-        except KeyError:
+        config = self._config(name).get("TEST_CONFIG")
+        if config is None:
             raise InvalidChannelLayerError(
                 f"CHANNEL_LAYERS[{name!r}] has no TEST_CONFIG: add one, or use CONFIG"
-            ) from None
+            )
         return self._make_backend(name, config)
 
     def set(self, key: str, layer: BaseChannelLayer | None) -> BaseChannelLayer | None:
@@ -68,9 +75,14 @@ class ChannelLayerManager:
         return old
 
     def __getitem__(self, key: str) -> BaseChannelLayer:
-        if key not in self.backends:
-            self.backends[key] = self.make_backend(key)
-        return self.backends[key]
+        layer = self.backends.get(key)
+        if layer is None:
+            # Two threads must not each build one: what is sent to one is not heard in the other.
+            with self._building:
+                layer = self.backends.get(key)
+                if layer is None:
+                    layer = self.backends[key] = self.make_backend(key)
+        return layer
 
     def __contains__(self, key: object) -> bool:
         return key in self.configs
@@ -79,18 +91,17 @@ class ChannelLayerManager:
         try:
             return self.configs[name]
         except KeyError:
-            raise InvalidChannelLayerError(
+            raise _UnknownLayerError(
                 f"CHANNEL_LAYERS has no layer {name!r}: it has {sorted(self.configs) or 'none'}"
             ) from None
 
     def _make_backend(self, name: str, config: Mapping[str, Any]) -> BaseChannelLayer:
-        try:
-            path = self._config(name)["BACKEND"]
-        except KeyError:
+        path = self._config(name).get("BACKEND")
+        if path is None:
             raise InvalidChannelLayerError(
                 f"CHANNEL_LAYERS[{name!r}] has no BACKEND: name the layer's class, "
                 "for instance 'headrace.layers.InMemoryChannelLayer'"
-            ) from None
+            )
         try:
             backend_class = import_string(path)
         except ImportError as error:
@@ -114,9 +125,7 @@ def get_channel_layer(alias: str = DEFAULT_CHANNEL_LAYER) -> BaseChannelLayer | 
     """Return the channel layer of this alias, or None if it is not configured."""
     try:
         return channel_layers[alias]
-    except InvalidChannelLayerError:
-        if alias in channel_layers:
-            raise
+    except _UnknownLayerError:
         return None
 
 

@@ -6,18 +6,26 @@ Rules of this file:
 - A channel whose name has a ``!`` is local to the process that opened it.
 - A layer delivers in one of two ways: whoever calls ``receive()`` pulls, or a ``Sink``
   that was given to ``attach()`` is pushed to. A channel has one of the two, never both.
+- A caller's mistake (a name, a message) is a TypeError or ValueError at the sender; that
+  a channel is full or gone is never an error of the one who reads.
 """
 
-import asyncio
 import fnmatch
-import logging
 import re
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ..exceptions import ChannelFull
 
-__all__ = ["BaseChannelLayer", "Capacities", "Event", "Frames", "Sink", "is_client_event"]
+__all__ = [
+    "BaseChannelLayer",
+    "Capacities",
+    "Event",
+    "Frames",
+    "Sink",
+    "check_client_event",
+    "is_client_event",
+]
 
 #: What travels through a layer: a dictionary of plain values with a ``type``.
 Event: TypeAlias = dict[str, Any]
@@ -25,8 +33,6 @@ Event: TypeAlias = dict[str, Any]
 Frames: TypeAlias = dict[Hashable, bytes]
 #: Per-channel capacities: name, glob or compiled pattern -> number of messages.
 Capacities: TypeAlias = Mapping[str | re.Pattern[str], int]
-
-logger = logging.getLogger("headrace.layers")
 
 _CLIENT_EVENTS = frozenset({"websocket.send", "websocket.close"})
 
@@ -36,11 +42,43 @@ def is_client_event(event: Mapping[str, Any]) -> bool:
     return event.get("type") in _CLIENT_EVENTS
 
 
+def check_client_event(event: Mapping[str, Any]) -> None:
+    """Raise ValueError unless a client can be sent this: one mistake, told once, at the sender.
+
+    ASGI, "Send" and "Close": ``websocket.send`` carries ``text`` or ``bytes``;
+    ``websocket.close`` a ``code`` (RFC 6455 §7.4) and a ``reason``, or neither.
+    """
+    if event["type"] == "websocket.send":
+        text, data = event.get("text"), event.get("bytes")
+        if (text is None) == (data is None) or not (
+            isinstance(text, str) or isinstance(data, bytes | bytearray | memoryview)
+        ):
+            raise ValueError(
+                "websocket.send carries either 'text' (a str) or 'bytes', "
+                f"not text={text!r:.50} and bytes={data!r:.50}"
+            )
+        if text is not None and not text.isascii():
+            text.encode()  # UnicodeEncodeError, a ValueError, for half a surrogate pair
+        return
+    code = event.get("code")
+    # RFC 6455 §7.4.1: 1004 is reserved; 1005 and 1006 say that there was no code.
+    if code is not None and not (
+        isinstance(code, int)
+        and (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999)
+    ):
+        raise ValueError(f"websocket.close has a code that may be sent, not {code!r:.50}")
+    reason = event.get("reason") or ""
+    if not isinstance(reason, str) or len(reason.encode(errors="replace")) > 123:
+        raise ValueError(f"a close reason is a str of 123 bytes at most, not {reason!r:.150}")
+
+
 class Sink(Protocol):
     """What a process-local channel delivers to.
 
     Both methods are called on the event loop's thread, return at once, and never raise for
-    a full or closed sink: ``False`` says that the event was not taken.
+    a full or closed sink. ``False`` says that there was no room: the event is lost, and its
+    sender or the log will hear of it. A sink whose client is gone takes everything, for there
+    is nobody to miss it.
     """
 
     def put(self, event: Event, /) -> bool:
@@ -60,8 +98,9 @@ class Sink(Protocol):
 class BaseChannelLayer:
     """The base of every channel layer, ours or a third party's.
 
-    A subclass implements the asynchronous methods; names, capacities and the default
-    of ``attach()`` (a task that pulls) come from here.
+    A subclass implements the asynchronous methods; names and capacities come from here. One
+    that can push to a ``Sink`` says so by ``pushes`` and implements ``attach`` and ``detach``;
+    from any other, a consumer pulls with ``receive()``.
 
     Args:
         expiry: Seconds after which an undelivered message may be forgotten.
@@ -72,6 +111,8 @@ class BaseChannelLayer:
 
     MAX_NAME_LENGTH = 100
     extensions: Iterable[str] = ()
+    #: Whether ``attach`` and ``detach`` work.
+    pushes = False
 
     _CHANNEL_NAME = re.compile(r"[a-zA-Z0-9._-]+(![a-zA-Z0-9._-]*)?", re.ASCII)
     _GROUP_NAME = re.compile(r"[a-zA-Z0-9._-]+", re.ASCII)
@@ -85,7 +126,6 @@ class BaseChannelLayer:
         self.expiry = expiry
         self.capacity = capacity
         self.channel_capacity = self.compile_capacities(channel_capacity or {})
-        self._pulls: dict[str, asyncio.Task[None]] = {}
 
     # Capacities
 
@@ -130,13 +170,13 @@ class BaseChannelLayer:
             self.valid_channel_name(name, receive)
         return True
 
-    def require_valid_channel_name(self, name: object, receive: bool = False) -> None:
-        """Raise TypeError unless this is a legal channel name."""
-        self.valid_channel_name(name, receive)
+    def require_valid_channel_name(self, name: object, receive: bool = False) -> Literal[True]:
+        """Check the name as ``valid_channel_name`` does."""
+        return self.valid_channel_name(name, receive)
 
-    def require_valid_group_name(self, name: object) -> None:
-        """Raise TypeError unless this is a legal group name."""
-        self.valid_group_name(name)
+    def require_valid_group_name(self, name: object) -> Literal[True]:
+        """Check the name as ``valid_group_name`` does."""
+        return self.valid_group_name(name)
 
     def non_local_name(self, name: str) -> str:
         """Return the name up to and including its ``!``; a name without one as it is."""
@@ -189,32 +229,21 @@ class BaseChannelLayer:
     async def close(self) -> None:
         """Let go of what the layer holds (connections, tasks)."""
 
-    # Push delivery
+    # Push delivery, where ``pushes`` says that the layer does it
 
     def attach(self, channel: str, sink: Sink) -> None:
         """Push the channel's messages to the sink from now on.
 
-        A layer that knows how to push overrides this. The default starts a task that
-        pulls with ``receive()`` and hands over, so that any layer works.
+        Called on the loop on which the sink lives.
         """
-        self._pulls[channel] = asyncio.get_running_loop().create_task(
-            self._pull(channel, sink), name=f"headrace pull {channel}"
-        )
+        raise NotImplementedError
 
     def detach(self, channel: str) -> None:
-        """Stop pushing, and forget the channel with all its memberships."""
-        if pull := self._pulls.pop(channel, None):
-            pull.cancel()
-
-    async def _pull(self, channel: str, sink: Sink) -> None:
-        while True:
-            event = await self.receive(channel)
-            taken = sink.transmit(event, {}) if is_client_event(event) else sink.put(event)
-            if not taken:
-                logger.warning("channel %s is full or closed: a message was dropped", channel)
+        """Forget the channel and all its memberships."""
+        raise NotImplementedError
 
     def _full(self, channel: str) -> ChannelFull:
         return ChannelFull(
-            f"channel {channel} is full: it holds {self.get_capacity(channel)} messages that its "
-            "consumer has not handled; raise capacity in CHANNEL_LAYERS or send less"
+            f"channel {channel} is full: {self.get_capacity(channel)} messages wait for its "
+            "consumer; raise capacity in CHANNEL_LAYERS or send less"
         )

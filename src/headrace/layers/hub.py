@@ -2,31 +2,61 @@
 
 Rules of this file:
 
-- Nothing here awaits, and every method is called on the thread of one event loop.
+- No operation of the hub awaits. A lock makes each change whole, so any thread may add,
+  discard, attach and detach; it is never held while a sink is called.
+- Sinks live on an event loop and are called on its thread only. The hub has one *home*, the
+  loop that attached first: from there a publication calls the sinks directly. Whoever is on
+  another loop has the call carried to the home (``abroad`` says so, ``carry`` does it).
 - Cost is what an operation touches: adding, discarding and sending to one channel are
   constant; a publication is linear in the members of its group, and in nothing else.
 - Membership leaves with its channel, whatever ended the consumer.
 - What a sink does not take is counted and logged, never lost in silence.
 """
 
+import asyncio
+import concurrent.futures
+import copy
+import datetime
+import decimal
 import logging
+import threading
+import time
+import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from .base import Event, Frames, Sink, is_client_event
+from .base import Event, Frames, Sink, check_client_event, is_client_event
 
-__all__ = ["Hub", "copier_for"]
+__all__ = ["Hub", "ThreadSafeSink", "carry", "copier_for", "hand_over"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 logger = logging.getLogger("headrace.layers")
 
+_IMMUTABLE = (
+    str,
+    bytes,
+    int,
+    float,
+    type(None),
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    decimal.Decimal,
+    uuid.UUID,
+)
+
 
 def _thaw(value: Any) -> Any:
-    """Copy nested dictionaries and lists; share everything else."""
-    if isinstance(value, dict):
+    """Copy what a reader could change; share everything else."""
+    if isinstance(value, _IMMUTABLE):
+        return value
+    if type(value) is dict:
         return {key: _thaw(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if type(value) is list:
         return [_thaw(item) for item in value]
-    return value
+    return copy.deepcopy(value)
 
 
 def copier_for(event: Event) -> Callable[[Event], Event]:
@@ -36,58 +66,196 @@ def copier_for(event: Event) -> Callable[[Event], Event]:
     (``event.pop("type")``). Most events are flat: they cost one ``dict.copy``.
     """
     for value in event.values():
-        if isinstance(value, dict | list):
+        if not isinstance(value, _IMMUTABLE):
             return _thaw
     return dict.copy
+
+
+def hand_over(sink: Sink, event: Event) -> bool:
+    """Give one sink an event of its own, by the lane for its type."""
+    return sink.transmit(event, {}) if is_client_event(event) else sink.put(event)
+
+
+class ThreadSafeSink:
+    """The base of a sink that may be called on any thread, whatever the hub's home."""
+
+    __slots__ = ()
+
+    def put(self, event: Event, /) -> bool:
+        """See ``Sink``."""
+        raise NotImplementedError
+
+    def transmit(self, event: Event, frames: Frames, /) -> bool:
+        """See ``Sink``."""
+        raise NotImplementedError
+
+
+class _Distant(ThreadSafeSink):
+    """A sink on another loop than the hub's home: events are carried there one by one.
+
+    Not more than ``LIMIT`` are on their way at a time; a loop that takes none refuses them.
+    """
+
+    LIMIT = 100
+
+    __slots__ = ("_channel", "_hub", "_loop", "_sink", "_under_way")
+
+    def __init__(
+        self, hub: "Hub", channel: str, loop: asyncio.AbstractEventLoop, sink: Sink
+    ) -> None:
+        self._hub = hub
+        self._channel = channel
+        self._loop = loop
+        self._sink = sink
+        self._under_way = 0
+
+    def put(self, event: Event, /) -> bool:
+        return self._carry(self._sink.put, event)
+
+    def transmit(self, event: Event, frames: Frames, /) -> bool:
+        del frames  # they belong to the publishing thread
+        return self._carry(self._sink.transmit, event, {})
+
+    def _carry(self, take: Callable[..., bool], *args: Any) -> bool:
+        with self._hub.lock:
+            if self._under_way >= self.LIMIT:
+                return False
+            self._under_way += 1
+        try:
+            self._loop.call_soon_threadsafe(self._arrive, take, args)
+        except RuntimeError:  # the loop is closed, and with it the consumer
+            self._hub.detach(self._channel)
+        return True
+
+    def _arrive(self, take: Callable[..., bool], args: tuple[Any, ...]) -> None:
+        with self._hub.lock:
+            self._under_way -= 1
+        if not take(*args):
+            self._hub.report_dropped("a consumer on another loop", args[0], 1, 1)
 
 
 class Hub:
     """The channels and groups of this process.
 
-    ``dropped`` counts the events that a full or closed sink did not take.
+    ``dropped`` counts the events that a full sink did not take.
     """
 
-    __slots__ = ("_memberships", "channels", "dropped", "groups")
+    #: At most one line of the log in so many seconds says that events were dropped.
+    REPORT_INTERVAL_S = 1.0
+
+    __slots__ = (
+        "_home",
+        "_memberships",
+        "_next_report",
+        "channels",
+        "dropped",
+        "groups",
+        "lock",
+    )
 
     def __init__(self) -> None:
+        #: Held for each change of what follows, and for no longer.
+        self.lock = threading.Lock()
         self.channels: dict[str, Sink] = {}
         self.groups: dict[str, dict[str, Sink]] = {}
-        self._memberships: dict[str, set[str]] = {}
+        # Most channels are in one group, and 10,000 sets of one name take 2 MB: the name
+        # stands for itself until there is a second.
+        self._memberships: dict[str, str | set[str]] = {}
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._next_report = 0.0
         self.dropped = 0
 
+    # What exists
+
     def attach(self, channel: str, sink: Sink) -> None:
-        """Let the channel deliver to the sink; its memberships stay."""
-        self.channels[channel] = sink
-        for group in self._memberships.get(channel, ()):
-            self.groups[group][channel] = sink
+        """Let the channel deliver to the sink, on the loop that runs here.
+
+        Memberships that the channel had stay.
+        """
+        if not isinstance(sink, ThreadSafeSink):
+            here = asyncio.get_running_loop()
+            if self._home is not here:
+                if self._home is None or self._home.is_closed():
+                    self._settle(here)
+                else:
+                    sink = _Distant(self, channel, here, sink)
+        with self.lock:
+            self.channels[channel] = sink
+            for group in self._groups_of(channel):
+                self.groups[group][channel] = sink
 
     def detach(self, channel: str) -> None:
         """Forget the channel and all its memberships."""
-        self.channels.pop(channel, None)
-        for group in self._memberships.pop(channel, ()):
-            self._leave(group, channel)
+        with self.lock:
+            self.channels.pop(channel, None)
+            self._leave_all(channel)
 
-    def add(self, group: str, channel: str) -> None:
-        """Put an attached channel into the group."""
-        self.groups.setdefault(group, {})[channel] = self.channels[channel]
-        self._memberships.setdefault(channel, set()).add(group)
+    def add(self, group: str, channel: str, sink: Sink) -> bool:
+        """Put the channel into the group; False: it delivers to that sink no more."""
+        with self.lock:
+            if self.channels.get(channel) is not sink:
+                return False
+            members = self.groups.get(group)
+            if members is None:
+                members = self.groups[group] = {}
+            members[channel] = sink
+            held = self._memberships.get(channel)
+            if held is None:
+                self._memberships[channel] = group
+            elif type(held) is set:
+                held.add(group)
+            elif held != group:
+                self._memberships[channel] = {str(held), group}
+        return True
 
     def discard(self, group: str, channel: str) -> None:
         """Take the channel out of the group, if it is there."""
-        memberships = self._memberships.get(channel)
-        if memberships is None or group not in memberships:
-            return
-        memberships.remove(group)
-        if not memberships:
-            del self._memberships[channel]
-        self._leave(group, channel)
+        with self.lock:
+            held = self._memberships.get(channel)
+            if held == group:
+                del self._memberships[channel]
+            elif type(held) is set and group in held:
+                held.remove(group)
+                if not held:
+                    del self._memberships[channel]
+            else:
+                return
+            self._leave(group, channel)
+
+    def leave_all(self, channel: str) -> None:
+        """Take the channel out of every group."""
+        with self.lock:
+            self._leave_all(channel)
+
+    def joined_any(self, channel: str) -> bool:
+        """Tell whether the channel is in a group."""
+        return channel in self._memberships
+
+    # Delivery
+
+    def abroad(self, channel: str | None = None) -> asyncio.AbstractEventLoop | None:
+        """Return the loop to which a delivery has to be carried; None: call it right here.
+
+        With a channel: for a delivery to that channel alone.
+        """
+        home = self._home
+        if home is None or home is asyncio.get_running_loop():
+            return None
+        if home.is_closed():
+            self._settle(None)
+            return None
+        if channel is not None and isinstance(self.channels.get(channel), ThreadSafeSink):
+            return None
+        return home
 
     def deliver(self, channel: str, event: Event) -> bool:
-        """Hand the event to one attached channel; False: it had no room."""
-        sink = self.channels[channel]
+        """Hand the event to one channel; False: it had no room, or is not there any more."""
+        sink = self.channels.get(channel)
+        if sink is None:
+            return False
         if is_client_event(event):
-            return sink.transmit(event.copy(), {})
-        return sink.put(copier_for(event)(event))
+            check_client_event(event)
+        return hand_over(sink, copier_for(event)(event))
 
     def publish(self, group: str, event: Event) -> int:
         """Hand the event to every member of the group; return how many took it.
@@ -98,37 +266,94 @@ class Hub:
         members = self.groups.get(group)
         if not members:
             return 0
+        # A snapshot: taking an event may end a consumer, and other threads come and go.
+        sinks = list(members.values())
         refused = 0
         if is_client_event(event):
+            check_client_event(event)
             event = event.copy()
             frames: Frames = {}
-            for sink in members.values():
+            for sink in sinks:
                 if not sink.transmit(event, frames):
                     refused += 1
         else:
-            copy = copier_for(event)
-            for sink in members.values():
-                if not sink.put(copy(event)):
+            copy_of = copier_for(event)
+            for sink in sinks:
+                if not sink.put(copy_of(event)):
                     refused += 1
         if refused:
-            self.dropped += refused
-            logger.warning(
-                "group %s: %d of %d members had no room for an event of type %.80r: dropped there",
-                group,
-                refused,
-                len(members),
-                event.get("type"),
-            )
-        return len(members) - refused
+            self.report_dropped(f"group {group}", event, refused, len(sinks))
+        return len(sinks) - refused
 
-    def clear(self) -> None:
-        """Forget every channel and group."""
-        self.channels.clear()
-        self.groups.clear()
-        self._memberships.clear()
+    def report_dropped(self, where: str, event: Event, refused: int, members: int) -> None:
+        """Count events that were dropped; log it, but not more often than is legible."""
+        with self.lock:
+            self.dropped += refused
+            now = time.monotonic()
+            silent = now < self._next_report
+            if not silent:
+                self._next_report = now + self.REPORT_INTERVAL_S
+        if not silent:
+            logger.warning(
+                "%s: %d of %d members had no room for an event of type %.80r: dropped there "
+                "(%d events dropped so far in this process)",
+                where,
+                refused,
+                members,
+                event.get("type"),
+                self.dropped,
+            )
+
+    # Within the lock
+
+    def _settle(self, home: asyncio.AbstractEventLoop | None) -> None:
+        """Move to another home. What lived on the old one, a closed loop, is gone."""
+        with self.lock:
+            self._home = home
+            for channel, sink in list(self.channels.items()):
+                if not isinstance(sink, ThreadSafeSink):
+                    del self.channels[channel]
+                    self._leave_all(channel)
+
+    def _groups_of(self, channel: str) -> tuple[str, ...] | set[str]:
+        held = self._memberships.get(channel, ())
+        return (held,) if isinstance(held, str) else held
+
+    def _leave_all(self, channel: str) -> None:
+        for group in self._groups_of(channel):
+            self._leave(group, channel)
+        self._memberships.pop(channel, None)
 
     def _leave(self, group: str, channel: str) -> None:
         members = self.groups[group]
         del members[channel]
         if not members:
             del self.groups[group]
+
+
+async def carry(
+    home: asyncio.AbstractEventLoop, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T | None:
+    """Run the call on the thread of another loop, and wait for what it returns.
+
+    None when that loop has stopped: it will make the call if it ever runs again.
+    """
+    outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+    def make() -> None:
+        try:
+            outcome.set_result(call(*args, **kwargs))
+        except BaseException as error:  # it is raised where the call came from
+            outcome.set_exception(error)
+
+    try:
+        home.call_soon_threadsafe(make)
+    except RuntimeError:  # closed meanwhile
+        return None
+    waiter = asyncio.wrap_future(outcome)
+    while home.is_running():
+        # A loop can stop before it gets to us; nothing tells, so look now and then.
+        done, _ = await asyncio.wait({waiter}, timeout=1.0)
+        if done:
+            return waiter.result()
+    return waiter.result() if waiter.done() else None

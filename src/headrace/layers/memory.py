@@ -2,29 +2,31 @@
 
 Rules of this file:
 
-- The hub belongs to one event loop, its *home*: the loop that runs when the layer is
-  first used. A call from another thread is carried over to it and waited for there, so
-  that a view in a thread and a consumer on the loop see one layer.
+- Any thread and any event loop may call the layer; what one sender sends arrives in order.
 - A channel that nobody attached is a ``Mailbox``: bounded, first in first out, and gone
   when it is empty and in no group, or when all that it held has expired.
+- Nothing is done on a timer. What has expired is not delivered, and its memory is taken
+  back by whoever calls next, each channel looked at once in ``expiry`` seconds.
 """
 
 import asyncio
+import itertools
 import secrets
+import threading
 import time
 from collections import deque
-from collections.abc import Coroutine
-from typing import Any, TypeVar
 
 from .base import BaseChannelLayer, Capacities, Event, Frames, Sink
-from .hub import Hub
+from .hub import Hub, ThreadSafeSink, carry, hand_over
 
 __all__ = ["InMemoryChannelLayer", "Mailbox"]
 
-T = TypeVar("T")
+
+class Retired(Exception):
+    """The mailbox is no longer the channel's: it was forgotten, or a consumer came in its place."""
 
 
-class Mailbox:
+class Mailbox(ThreadSafeSink):
     """A channel that waits to be pulled: the sink behind ``receive()``.
 
     Args:
@@ -32,76 +34,140 @@ class Mailbox:
         expiry_s: Seconds after which a message that nobody fetched is forgotten.
     """
 
-    __slots__ = ("_capacity", "_events", "_expiry_s", "_readers", "joined")
+    __slots__ = (
+        "_capacity",
+        "_events",
+        "_expiry_s",
+        "_lock",
+        "_readers",
+        "joined",
+        "lapsed",
+        "retired",
+    )
 
     def __init__(self, capacity: int, expiry_s: float) -> None:
         self._capacity = capacity
         self._expiry_s = expiry_s
+        self._lock = threading.Lock()
         self._events: deque[tuple[float, Event]] = deque()
-        self._readers: deque[asyncio.Future[None]] = deque()
-        #: When the channel last joined a group (monotonic seconds); None: never.
-        self.joined: float | None = None
+        # An ordered set: a reader that is cancelled leaves in constant time.
+        self._readers: dict[asyncio.Future[None], None] = {}
+        #: Whether it takes nothing any more.
+        self.retired = False
+        #: Whether a message has expired since one was last fetched.
+        self.lapsed = False
+        #: When each membership ends (monotonic seconds), by group.
+        self.joined: dict[str, float] = {}
 
-    def put(self, event: Event) -> bool:
+    def put(self, event: Event, /) -> bool:
         """Keep the event for a reader; False when there is no room."""
-        self.expire(time.monotonic())
-        if len(self._events) >= self._capacity:
-            return False
-        self._events.append((time.monotonic() + self._expiry_s, event))
-        self._wake()
+        now = time.monotonic()
+        with self._lock:
+            self._expire(now)
+            if self.retired or len(self._events) >= self._capacity:
+                return False
+            self._events.append((now + self._expiry_s, event))
+            self._wake_one()
         return True
 
-    def transmit(self, event: Event, frames: Frames) -> bool:
+    def transmit(self, event: Event, frames: Frames, /) -> bool:
         """Keep a client-bound event like any other: a reader has no socket."""
         del frames
         return self.put(event.copy())
 
     async def get(self) -> Event:
-        """Wait for the oldest event. A cancelled reader takes none with it."""
+        """Wait for the oldest event. A cancelled reader takes none with it.
+
+        Raises Retired when the channel is no longer this mailbox.
+        """
+        loop = asyncio.get_running_loop()
         while True:
-            self.expire(time.monotonic())
-            if self._events:
-                return self._events.popleft()[1]
-            reader = asyncio.get_running_loop().create_future()
-            self._readers.append(reader)
+            with self._lock:
+                self._expire(time.monotonic())
+                if self._events:
+                    self.lapsed = False
+                    return self._events.popleft()[1]
+                if self.retired:
+                    raise Retired
+                reader = loop.create_future()
+                self._readers[reader] = None
             try:
                 await reader
             except asyncio.CancelledError:
-                # Woken and cancelled in one turn: the wake-up belongs to the next reader.
-                if reader.done() and not reader.cancelled():
-                    self._wake()
+                with self._lock:
+                    if reader in self._readers:
+                        del self._readers[reader]
+                    else:
+                        # Woken and cancelled in one turn: another reader goes in its place.
+                        self._wake_one()
                 raise
-            finally:
-                if reader in self._readers:
-                    self._readers.remove(reader)
-
-    def take(self) -> list[Event]:
-        """Hand over all that waits, oldest first."""
-        self.expire(time.monotonic())
-        events = [event for _, event in self._events]
-        self._events.clear()
-        return events
 
     def expire(self, now: float) -> None:
         """Forget what has waited too long."""
-        events = self._events
-        while events and events[0][0] <= now:
-            events.popleft()
+        with self._lock:
+            self._expire(now)
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is kept and nobody waits."""
-        return not self._events and not self._readers
+    def clear(self) -> None:
+        """Forget what waits."""
+        with self._lock:
+            self._events.clear()
+            self.lapsed = False
+
+    def retire(self) -> list[Event]:
+        """Take nothing from now on; hand over what waits, oldest first."""
+        with self._lock:
+            self._expire(time.monotonic())
+            events = [event for _, event in self._events]
+            self._events.clear()
+            self.retired = True
+            while self._readers:
+                self._wake(self._pop_reader())
+        return events
+
+    def retire_if_idle(self) -> bool:
+        """Take nothing from now on, unless something is kept or somebody waits."""
+        with self._lock:
+            if not self._events and not self._readers:
+                self.retired = True
+            return self.retired
 
     def __len__(self) -> int:
         return len(self._events)
 
-    def _wake(self) -> None:
+    # Within the lock
+
+    def _expire(self, now: float) -> None:
+        events = self._events
+        while events and events[0][0] <= now:
+            events.popleft()
+            self.lapsed = True
+
+    def _wake_one(self) -> None:
         while self._readers and self._events:
-            reader = self._readers.popleft()
-            if not reader.done():
-                reader.set_result(None)
+            if self._wake(self._pop_reader()):
                 return
+
+    def _pop_reader(self) -> asyncio.Future[None]:
+        reader = next(iter(self._readers))
+        del self._readers[reader]
+        return reader
+
+    def _wake(self, reader: asyncio.Future[None]) -> bool:
+        loop = reader.get_loop()
+        try:
+            if asyncio.get_running_loop() is loop:
+                self._woken(reader)
+            else:
+                loop.call_soon_threadsafe(self._woken, reader)
+        except RuntimeError:  # its loop is closed: it waits no more
+            return False
+        return True
+
+    @staticmethod
+    def _woken(reader: asyncio.Future[None]) -> None:
+        # One that was cancelled meanwhile passes its turn on by itself.
+        if not reader.done():
+            reader.set_result(None)
 
 
 class InMemoryChannelLayer(BaseChannelLayer):
@@ -109,13 +175,15 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     Args:
         expiry: Seconds that a message waits for a reader.
-        group_expiry: Seconds after which a channel that nobody attached leaves its groups.
-            A consumer's membership has no end but the consumer's.
+        group_expiry: Seconds after which a channel that nobody attached leaves a group; it
+            leaves all its groups as soon as one of its messages has expired. A consumer's
+            membership has no end but the consumer's.
         capacity: Messages that a channel holds.
         channel_capacity: See ``BaseChannelLayer``.
     """
 
     extensions = ("groups", "flush")
+    pushes = True
 
     def __init__(
         self,
@@ -127,10 +195,12 @@ class InMemoryChannelLayer(BaseChannelLayer):
         super().__init__(expiry=expiry, capacity=capacity, channel_capacity=channel_capacity)
         self.group_expiry = group_expiry
         self._hub = Hub()
-        self._home: asyncio.AbstractEventLoop | None = None
         self._prefix = secrets.token_hex(8)
-        self._opened = 0
-        self._next_sweep = time.monotonic() + expiry
+        self._numbers = itertools.count(1)
+        # The mailboxes, by when to look at each (monotonic seconds), the earliest first:
+        # every look is booked at the end, and for the same time ahead.
+        self._looks: dict[str, float] = {}
+        self._look_interval_s = min(expiry, group_expiry)
 
     @property
     def channels(self) -> dict[str, Sink]:
@@ -150,19 +220,25 @@ class InMemoryChannelLayer(BaseChannelLayer):
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return a name that this process has not given before."""
         # A counter behind a random prefix: unique without asking, and never reused.
-        self._opened += 1
-        return f"{prefix}.{self._prefix}!{self._opened:x}"
+        return f"{prefix}.{self._prefix}!{next(self._numbers):x}"
 
     async def send(self, channel: str, message: Event) -> None:
         """Send to one channel; ChannelFull when it has no room."""
         self.require_valid_channel_name(channel)
-        self._require_message(message)
-        if (home := self._elsewhere()) is not None:
-            return await self._carry(home, self.send(channel, message))
-        self._channel(channel)
-        if not self._hub.deliver(channel, message):
-            raise self._full(channel)
-        return None
+        _require_message(message)
+        hub = self._hub
+        while True:
+            sink = self._open(channel)
+            home = hub.abroad(channel)
+            if home is None:
+                taken = hub.deliver(channel, message)
+            else:
+                taken = await carry(home, hub.deliver, channel, message) is not False
+            if taken:
+                return
+            if hub.channels.get(channel) is sink:
+                raise self._full(channel)
+            # What was there has just gone: begin again.
 
     async def receive(self, channel: str) -> Event:
         """Wait for the channel's next message.
@@ -170,115 +246,131 @@ class InMemoryChannelLayer(BaseChannelLayer):
         Raises ValueError when the channel is attached to a sink: it is pushed to.
         """
         self.require_valid_channel_name(channel)
-        if (home := self._elsewhere()) is not None:
-            return await self._carry(home, self.receive(channel))
-        mailbox = self._channel(channel)
-        if not isinstance(mailbox, Mailbox):
-            raise ValueError(f"channel {channel} belongs to a consumer, which gets its messages")
-        try:
-            return await mailbox.get()
-        finally:
-            self._forget_if_idle(channel, mailbox)
+        while True:
+            self._sweep()
+            mailbox = self._open(channel)
+            if not isinstance(mailbox, Mailbox):
+                raise ValueError(f"channel {channel} belongs to a consumer, which is pushed to")
+            try:
+                return await mailbox.get()
+            except Retired:
+                continue
+            finally:
+                self._forget_if_idle(channel, mailbox)
 
     async def group_add(self, group: str, channel: str) -> None:
         """Put the channel into the group, in constant time."""
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
-        if (home := self._elsewhere()) is not None:
-            return await self._carry(home, self.group_add(group, channel))
-        sink = self._channel(channel)
+        while True:
+            sink = self._open(channel)
+            if self._hub.add(group, channel, sink):
+                break
         if isinstance(sink, Mailbox):
-            sink.joined = time.monotonic()
-        self._hub.add(group, channel)
-        return None
+            sink.joined[group] = time.monotonic() + self.group_expiry
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Take the channel out of the group, in constant time."""
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
-        if (home := self._elsewhere()) is not None:
-            return await self._carry(home, self.group_discard(group, channel))
         self._hub.discard(group, channel)
-        return None
+        sink = self._hub.channels.get(channel)
+        if isinstance(sink, Mailbox):
+            sink.joined.pop(group, None)
+            self._forget_if_idle(channel, sink)
 
     async def group_send(self, group: str, message: Event) -> None:
         """Send to every member; what finds no room is counted and logged, and does not raise."""
         self.require_valid_group_name(group)
-        self._require_message(message)
-        if (home := self._elsewhere()) is not None:
-            return await self._carry(home, self.group_send(group, message))
-        self._sweep()
-        self._hub.publish(group, message)
-        return None
+        _require_message(message)
+        if self._looks:
+            self._sweep()
+        hub = self._hub
+        home = hub.abroad()
+        if home is None:
+            hub.publish(group, message)
+        else:
+            await carry(home, hub.publish, group, message)
 
     async def flush(self) -> None:
         """Forget every channel, group and message; attached consumers stay attached."""
-        if (home := self._elsewhere()) is not None:
-            return await self._carry(home, self.flush())
-        attached = {
-            name: sink
-            for name, sink in self._hub.channels.items()
-            if not isinstance(sink, Mailbox) or not sink.idle
-        }
-        self._hub.clear()
-        for name, sink in attached.items():
+        hub = self._hub
+        for channel, sink in list(hub.channels.items()):
+            hub.leave_all(channel)
             if isinstance(sink, Mailbox):
-                sink.take()
-            self._hub.attach(name, sink)
-        return None
+                sink.joined.clear()
+                sink.clear()
+                self._forget_if_idle(channel, sink)
 
     def attach(self, channel: str, sink: Sink) -> None:
         """Push the channel's messages to the sink, beginning with those that waited."""
-        self._elsewhere()
         waiting = self._hub.channels.get(channel)
-        self._hub.attach(channel, sink)
         if isinstance(waiting, Mailbox):
-            for event in waiting.take():
-                self._hub.deliver(channel, event)
+            # Before the sink can be seen: what comes meanwhile from another thread is later.
+            for event in waiting.retire():
+                if not hand_over(sink, event):
+                    self._hub.report_dropped(f"channel {channel}", event, 1, 1)
+        self._hub.attach(channel, sink)
 
     def detach(self, channel: str) -> None:
         """Forget the channel and all its memberships."""
         self._hub.detach(channel)
 
-    def _channel(self, name: str) -> Sink:
-        sink = self._hub.channels.get(name)
+    def _open(self, channel: str) -> Sink:
+        """Return the channel's sink: a new mailbox unless it has one."""
+        hub = self._hub
+        sink = hub.channels.get(channel)
         if sink is None:
             self._sweep()
-            sink = Mailbox(self.get_capacity(name), self.expiry)
-            self._hub.attach(name, sink)
+            mailbox = Mailbox(self.get_capacity(channel), self.expiry)
+            with hub.lock:
+                # Another thread may have been first.
+                sink = hub.channels.setdefault(channel, mailbox)
+                if sink is mailbox:
+                    self._looks.pop(channel, None)
+                    self._looks[channel] = time.monotonic() + self._look_interval_s
         return sink
 
-    def _forget_if_idle(self, name: str, mailbox: Mailbox) -> None:
-        if mailbox.idle and mailbox.joined is None and self._hub.channels.get(name) is mailbox:
-            self._hub.detach(name)
+    def _forget_if_idle(self, channel: str, mailbox: Mailbox) -> None:
+        hub = self._hub
+        with hub.lock:
+            if (
+                hub.channels.get(channel) is mailbox
+                and not hub.joined_any(channel)
+                and mailbox.retire_if_idle()
+            ):
+                del hub.channels[channel]
+                self._looks.pop(channel, None)
 
     def _sweep(self) -> None:
-        """Forget mailboxes whose messages and memberships have all expired; rarely."""
+        """Look at the mailboxes whose time has come."""
         now = time.monotonic()
-        if now < self._next_sweep:
-            return
-        self._next_sweep = now + max(1.0, min(self.expiry, self.group_expiry) / 2)
-        for name, sink in list(self._hub.channels.items()):
-            if isinstance(sink, Mailbox):
-                sink.expire(now)
-                if sink.joined is not None and sink.joined + self.group_expiry <= now:
-                    sink.joined = None
-                self._forget_if_idle(name, sink)
+        while self._looks:
+            with self._hub.lock:
+                channel = next(iter(self._looks), None)
+                if channel is None or self._looks[channel] > now:
+                    return
+                del self._looks[channel]
+                mailbox = self._hub.channels.get(channel)
+            if isinstance(mailbox, Mailbox):
+                self._look(channel, mailbox, now)
 
-    def _require_message(self, message: object) -> None:
-        if not isinstance(message, dict):
-            raise TypeError(f"a message is a dict, not {type(message).__name__}")
+    def _look(self, channel: str, mailbox: Mailbox, now: float) -> None:
+        mailbox.expire(now)
+        if mailbox.lapsed:
+            # Nobody reads it, so it is taken to be gone (the channel-layer specification of
+            # Channels, "Persistence").
+            mailbox.joined.clear()
+            self._hub.leave_all(channel)
+        for group in [group for group, until in mailbox.joined.items() if until <= now]:
+            del mailbox.joined[group]
+            self._hub.discard(group, channel)
+        self._forget_if_idle(channel, mailbox)
+        with self._hub.lock:
+            if self._hub.channels.get(channel) is mailbox:
+                self._looks[channel] = now + self._look_interval_s
 
-    def _elsewhere(self) -> asyncio.AbstractEventLoop | None:
-        """Return the home loop if it is another than the one that runs here."""
-        here = asyncio.get_running_loop()
-        home = self._home
-        if home is here:
-            return None
-        if home is None or not home.is_running():
-            self._home = here
-            return None
-        return home
 
-    async def _carry(self, home: asyncio.AbstractEventLoop, call: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, home))
+def _require_message(message: object) -> None:
+    if not isinstance(message, dict):
+        raise TypeError(f"a message is a dict, not {type(message).__name__}")

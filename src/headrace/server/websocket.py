@@ -477,7 +477,9 @@ class WebSocketStream(Inbox):
 
     def put(self, event: Message, /) -> bool:
         """Take an event for the consumer's handler; False when there is no room."""
-        if len(self._events) >= self.capacity or self.phase is Phase.CLOSED:
+        if self.phase is Phase.CLOSED:
+            return True  # it is over: there is nobody to miss the event
+        if len(self._events) >= self.capacity:
             return False
         self._events.append(event)
         if self._wake is not None and not self._noted:
@@ -485,7 +487,7 @@ class WebSocketStream(Inbox):
         return True
 
     def transmit(self, event: Message, frames: dict[Hashable, bytes], /) -> bool:
-        """Take an ASGI event for the client; False when it can't be sent any more."""
+        """Take an ASGI event for the client; False when there is no room before the accept."""
         # The straight way: somebody of the same wire has left the frame, and we are open.
         frame = frames.get(self._wire)
         if frame is None:
@@ -509,7 +511,7 @@ class WebSocketStream(Inbox):
 
     def _transmit_early(self, event: Message) -> bool:
         if self.phase is not Phase.CONNECTING:
-            return False
+            return True  # it is over: there is nobody to miss the event
         if self._early is None:
             self._early = []
         if len(self._early) >= EARLY_EVENTS:

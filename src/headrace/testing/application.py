@@ -1,0 +1,156 @@
+"""Talk to an ASGI application as a server would, from a test.
+
+Rules of this file:
+
+- A timeout is the test's affair: it never cancels the application.
+- The application's exception is raised in the test, by whatever the test asks for next.
+"""
+
+# ruff: noqa: ASYNC109 - the timeouts are arguments, as in Channels
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Self
+
+from asgiref.compatibility import guarantee_single_callable
+
+__all__ = ["ApplicationCommunicator"]
+
+Message = dict[str, Any]
+Scope = dict[str, Any]
+Application = Callable[..., Awaitable[None]]
+
+
+class ApplicationCommunicator:
+    """An application that runs in a task beside the test, and the two queues between them.
+
+    The application starts with the first input or output that the test asks for, so that the
+    scope can still be changed (``communicator.scope["user"] = user``).
+
+    As an asynchronous context manager it stops the application when the block ends.
+
+    Args:
+        application: An ASGI application.
+        scope: What it is called with.
+    """
+
+    def __init__(self, application: Application, scope: Scope) -> None:
+        self.application: Application = guarantee_single_callable(application)  # type: ignore[no-untyped-call]
+        self.scope = scope
+        self._inputs: asyncio.Queue[Message] = asyncio.Queue()
+        self._outputs: asyncio.Queue[Message] = asyncio.Queue()
+        # Something was sent, or the application has ended.
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def future(self) -> asyncio.Task[None]:
+        """The application's task, which begins here if it has not yet."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(
+                self._run(), name="headrace communicator"
+            )
+        return self._task
+
+    @property
+    def input_queue(self) -> asyncio.Queue[Message]:
+        """What the application has not fetched yet."""
+        return self._inputs
+
+    @property
+    def output_queue(self) -> asyncio.Queue[Message]:
+        """What the test has not fetched yet."""
+        return self._outputs
+
+    async def send_input(self, message: Message) -> None:
+        """Give the application a message; raise what it failed with instead."""
+        self._raise_failure()
+        self._inputs.put_nowait(message)
+
+    async def receive_output(self, timeout: float = 1) -> Message:
+        """Return the application's next message, in the order in which it sent them.
+
+        Raises the application's exception when it failed, and TimeoutError when nothing comes
+        in time, or can come any more; the application goes on.
+        """
+        await self._until_news(timeout)
+        if not self._outputs.empty():
+            message = self._outputs.get_nowait()
+            if message["type"] == "websocket.close":
+                # A consumer that fails closes first; its error says more than the code.
+                self._raise_failure()
+            return message
+        self._raise_failure()
+        if self.future.done():
+            raise TimeoutError("the application has ended, and sends nothing more")
+        raise TimeoutError(f"the application sent nothing in {timeout} s; it is still running")
+
+    async def receive_nothing(self, timeout: float = 0.1, interval: float = 0.01) -> bool:
+        """Tell whether the application sends nothing for so long; what it sends stays queued.
+
+        ``interval`` is accepted and has no use: nothing is polled.
+        """
+        del interval
+        await self._until_news(timeout)
+        return self._outputs.empty()
+
+    async def wait(self, timeout: float = 1) -> None:
+        """Wait for the application to end by itself, and raise what it failed with.
+
+        When it has not ended in time it is cancelled: a test is over after this.
+        """
+        future = self.future
+        await asyncio.wait({future}, timeout=timeout)
+        if not future.done():
+            await self._cancel()
+        elif not future.cancelled():
+            future.result()
+
+    def stop(self, exceptions: bool = True) -> None:
+        """Cancel the application; with ``exceptions``, raise what it had failed with before."""
+        if self._task is None:
+            return
+        if not self._task.done():
+            self._task.cancel()
+        elif exceptions and not self._task.cancelled():
+            self._task.result()
+
+    async def __aenter__(self) -> Self:
+        """Return the communicator; nothing has started yet."""
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Cancel the application if it still runs, and wait for its end."""
+        if self._task is not None:
+            await self._cancel()
+
+    async def _cancel(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        if not self._task.cancelled():
+            self._task.result()
+
+    async def _run(self) -> None:
+        try:
+            await self.application(self.scope, self._inputs.get, self._send)
+        finally:
+            self._news.set()
+
+    async def _send(self, message: Message) -> None:
+        self._outputs.put_nowait(message)
+        self._news.set()
+
+    async def _until_news(self, timeout: float) -> None:
+        """Wait until the application has sent something or ended, and no longer than that."""
+        if self._outputs.empty() and not self.future.done():
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._news.wait()
+
+    def _raise_failure(self) -> None:
+        future = self.future
+        if future.done() and not future.cancelled():
+            future.result()
