@@ -544,6 +544,22 @@ async def test_the_keyboard_is_enough(site, room, person):
     await expect(page.get_by_role("log")).to_be_focused()
 
 
+async def test_bad_news_fits_on_a_phone(site, room, person):
+    somebody = await person(site, "maya", **PHONE)
+    cable = await Cable().lay(somebody.context)
+    page = await somebody.enter(room)
+    await cable.pull()
+    await expect(page.get_by_role("button", name="Try now")).to_be_visible()
+    for part in (
+        page.get_by_role("heading", level=1),
+        page.get_by_role("status"),
+        page.get_by_role("button", name="Try now"),
+        page.get_by_role("button", name="in the room"),
+    ):
+        await expect(part).to_be_in_viewport(ratio=1)
+        assert (await part.bounding_box())["width"] > 20
+
+
 async def test_a_phone_has_room_for_it(site, room, person):
     somebody = await person(site, "maya", **PHONE)
     page = await somebody.enter(room)
