@@ -302,28 +302,26 @@ async def test_presence_counts_people_and_not_tabs(site, room):
     maya = await site.visitor().log_in("maya")
     jonas = await site.visitor().log_in("jonas")
     async with maya.tab(room) as one:
-        async with jonas.tab(room):
-            assert (await one.wait_for("presence", here=True))["user"]["name"] == "Jonas Lindqvist"
+        async with jonas.tab(room) as first:
+            him = first.welcome["you"]
+            await one.wait_for("presence", user=him, here=True)
             async with jonas.tab(room) as second:
                 names = [person["name"] for person in second.welcome["people"]]
                 assert names == ["Maya Okafor", "Jonas Lindqvist"]
             assert (await one.quiet())[-1]["type"] == "pong"
-        left = await one.wait_for("presence")
-        assert (left["user"]["name"], left["here"]) == ("Jonas Lindqvist", False)
-        assert [event["here"] for event in one.heard if event["type"] == "presence"] == [
-            True,
-            True,
-            False,
-        ]
+        await one.wait_for("presence", user=him, here=False)
+        told = [each for each in one.heard if each["type"] == "presence" and each["user"] == him]
+        assert [each["here"] for each in told] == [True, False]
 
 
 async def test_a_connection_that_breaks_off_leaves_too(site, room):
     maya = await site.visitor().log_in("maya")
     jonas = await site.visitor().log_in("jonas")
     async with maya.tab(room) as one, jonas.tab(room) as other:
-        await one.wait_for("presence", here=True)
+        him = other.welcome["you"]
+        await one.wait_for("presence", user=him, here=True)
         other.socket.transport.abort()
-        await one.wait_for("presence", here=False)
+        await one.wait_for("presence", user=him, here=False)
 
 
 async def test_a_server_that_was_killed_leaves_no_ghosts_and_loses_no_message(own_site):
