@@ -146,6 +146,9 @@ def test_an_empty_line_is_forgiven_once_a_request() -> None:
     for _ in range(3):
         assert len(engine.receive(b"\r\n" + GET, 0.0)) == 2
         answer(engine)
+    assert len(engine.receive(b"\r\n" + POST + b"hello", 0.0, max_events=1)) == 1
+    answer(engine)  # which skips the body
+    assert len(engine.receive(b"\r\n" + GET, 0.0)) == 2
 
 
 # --- limits ---------------------------------------------------------------------------------------

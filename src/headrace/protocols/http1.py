@@ -233,7 +233,6 @@ class Http1Engine:
         self._buffer: bytes | bytearray = b""
         self._at = 0  # where the element begins that is read next
         self._scanned = 0  # how far _find has looked for its end
-        self._blank_seen = False
         self._eof = False
         self._output: list[bytes] = []
         self._clock: float | None = now  # when the present state began; None: at the next call
@@ -241,6 +240,7 @@ class Http1Engine:
         self._forget_request()
 
     def _forget_request(self) -> None:
+        self._blank_seen = False
         self._line: RequestLine | None = None
         self._first_line = b""
         self._keep_alive = True
@@ -470,7 +470,6 @@ class Http1Engine:
             return self._read_chunks(now, events)
         self._move(READ)
         self._wants_continue = False
-        self._blank_seen = False
         events.append(RequestCompleted(self._trailers) if self._trailers else _COMPLETED)
         return True
 
