@@ -160,7 +160,7 @@ class Connection(asyncio.Protocol):
                 case RequestReceived():
                     self._runtime.refresh_date()
                     if _wants_websocket(event):
-                        self._open_websocket(event)
+                        self._open_websocket(event, has_body=len(events) > 2)
                         return
                     self._begin(event)
                 case BodyReceived(data):
@@ -230,12 +230,12 @@ class Connection(asyncio.Protocol):
         if exchange is not None:
             exchange.disconnect(status)
 
-    def _open_websocket(self, request: RequestReceived) -> None:
+    def _open_websocket(self, request: RequestReceived, *, has_body: bool) -> None:
         runtime = self._runtime
         engine = self._engine
         try:
             handshake = parse_handshake(request.method, request.http_version, request.headers)
-            if engine.state is not State.READ:
+            if has_body or engine.state is not State.READ:
                 raise HandshakeError("a WebSocket's handshake has no body: send none")
         except HandshakeError as error:
             runtime.counters.refused += 1

@@ -242,14 +242,19 @@ class WebSocketStream(Inbox):
         engine = self.engine
         assert engine is not None
         if self.phase is Phase.CLOSED:
-            # The end comes alone, behind all that the client sent before it.
-            agreed = bool(events) and isinstance(events[-1], CloseReceived)
-            self._send_control(engine.data_to_send(), agreed=agreed)
+            # The end comes alone, behind all that the client sent before it; what it still
+            # sends after that gives no events, and no delay.
+            if events:
+                agreed = isinstance(events[-1], CloseReceived)
+                self._send_control(engine.data_to_send(), agreed=agreed)
         elif not self.outbox.paused and (control := engine.data_to_send()):
             self.outbox.write(control)
         if self._wake is not None:
             self.resume()
-        if len(inbox) >= self._runtime.config.inbox_limit or engine.has_unread:
+        if self.phase is Phase.CLOSED:
+            if engine.has_unread:
+                self._runtime.loop.call_soon(self._hear_the_end)
+        elif len(inbox) >= self._runtime.config.inbox_limit or engine.has_unread:
             self._pause_reading()
             if engine.has_unread and len(inbox) < self._runtime.config.inbox_limit:
                 self._runtime.loop.call_soon(self._go_on)
@@ -454,14 +459,14 @@ class WebSocketStream(Inbox):
         self._disconnect(code, reason)
         self.note()
         self._send_control(engine.data_to_send())
-        if self._reading_paused:
+        if self._reading_paused or engine.has_unread:
             self._runtime.loop.call_soon(self._hear_the_end)
 
     def _hear_the_end(self) -> None:
         """Read on for the client's close frame, however full the inbox is."""
         engine = self.engine
         assert engine is not None
-        while engine.has_unread:
+        if engine.has_unread:
             self._take(engine.receive(b"", self._runtime.loop.time()))
         self._resume_reading()
 
@@ -563,11 +568,7 @@ class WebSocketStream(Inbox):
         return deadline
 
     def _give_up(self) -> None:
-        if self.phase is Phase.CONNECTING:
-            self._refuse(503, "the application took too long to answer")
-            self.resume()
-        else:
-            self._abort()
+        self._refuse(503, "the application took too long to answer")
         if self._task is not None:
             self._task.cancel()
 
