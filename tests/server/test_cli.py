@@ -1,0 +1,365 @@
+"""The command, in this process for its arguments, and in one of its own for its signals."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from headrace import __version__
+from headrace.exceptions import ConfigurationError
+from headrace.protocols.deflate import DeflateFactory
+from headrace.server import cli
+from headrace.server.config import Config, Lifespan
+from headrace.server.outbox import SlowClientPolicy
+
+from . import apps
+from .clients import TIMEOUT_S, connected, until
+
+ROOT = Path(__file__).parent.parent.parent
+COMMAND = [sys.executable, "-c", "from headrace.server.cli import main; main()"]
+
+# In this process
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    logger = logging.getLogger("headrace")
+    before = logger.handlers[:], logger.level, logger.propagate
+    path = sys.path[:]
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
+    sys.path[:] = path
+
+
+def run(capsys, *arguments):
+    """Run the command; return its status, and what it wrote."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    written = capsys.readouterr()
+    return exit_.value.code, written.out + written.err
+
+
+def test_serves_until_it_is_told_to_stop(capsys):
+    status, written = run(capsys, "serve", "tests.server.apps:stops_itself", "--port", "0")
+    assert status == 0
+    assert re.search(r"INFO headrace.server Headrace listens on http://127.0.0.1:\d+\n", written)
+    assert "SIGTERM: stopping; once more ends it at once" in written
+    assert written.endswith("Headrace has stopped\n")
+
+
+def test_serves_without_uvloop(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    status, _ = run(capsys, "serve", "tests.server.apps:stops_itself", "--port", "0")
+    assert status == 0
+
+
+def test_an_application_that_can_not_start(capsys):
+    status, written = run(capsys, "serve", "tests.server.apps:can_not_start", "--port", "0")
+    assert status == 1
+    assert written == "headrace: the application could not start: the well is dry\n"
+
+
+def test_a_port_in_use(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, written = run(capsys, "serve", "tests.server.apps", "--port", str(port))
+    assert status == 2
+    assert written.startswith(f"headrace: cannot listen on 127.0.0.1 port {port}: address already")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "COMMAND"),
+        (["serve"], "MODULE:APP"),
+        (["serve", "no.such.module:app"], "there is no module 'no'"),
+        (["serve", "tests.server.nothing:app"], "there is no module 'tests.server.nothing'"),
+        (["serve", "tests.server.apps:nothing"], "module 'tests.server.apps' has no 'nothing'"),
+        (["serve", ":app"], "':app' names no application"),
+        (["serve", ".relative:app"], "'.relative:app' names no application"),
+        (["serve", "tests.server.apps", "--port", "70000"], "port must be from 0 to 65535"),
+        (["serve", "tests.server.apps", "--port", "http"], "invalid int value"),
+        (["serve", "tests.server.apps", "--slow-client", "x"], "invalid"),
+        (["serve", "tests.server.apps", "--lifespan", "maybe"], "invalid"),
+        (["serve", "tests.server.apps", "--root-path", "x"], "root_path must begin with '/'"),
+        (
+            ["serve", "tests.server.apps", "--extension", "tests.server.apps:NOT_A_FACTORY"],
+            "an extension factory has a name and a method negotiate()",
+        ),
+    ],
+)
+def test_a_mistake_in_the_arguments(capsys, arguments, says):
+    status, written = run(capsys, *arguments)
+    assert status == 2
+    assert says in written
+    assert "Traceback" not in written
+
+
+def test_the_command_is_installed():
+    [command] = entry_points(group="console_scripts", name="headrace")
+    assert command.load() is cli.main
+
+
+def test_version_and_help(capsys):
+    assert run(capsys, "--version") == (0, f"headrace {__version__}\n")
+    status, written = run(capsys, "serve", "--help")
+    assert status == 0
+    assert "--slow-client {close,drop-oldest,latest-only}" in written
+
+
+def test_an_application_is_named_by_module_and_attribute():
+    assert cli.load("tests.server.apps:hello") is apps.hello
+    assert cli.load("tests.server.apps:Holder.inner") is apps.hello
+    assert cli.load("tests.server.apps") is apps.application
+
+
+def test_a_module_that_fails_to_import_says_so_itself(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "lacks_something.py").write_text("import no_such_thing")
+    (tmp_path / "broken.py").write_text("1 / 0")
+    with pytest.raises(ModuleNotFoundError, match="no_such_thing"):
+        cli.load("lacks_something:app")
+    with pytest.raises(ZeroDivisionError):
+        cli.load("broken:app")
+
+
+def config_of(*arguments):
+    return cli._config(cli._parser().parse_args(["serve", "module:app", *arguments]))
+
+
+def test_without_options_the_defaults_hold():
+    config = config_of()
+    extensions = config.extensions
+    assert [type(extension) for extension in extensions] == [DeflateFactory]
+    assert config == Config(extensions=extensions)
+
+
+def test_every_option_arrives():
+    arguments = """
+        --bind 0.0.0.0 --port 1 --backlog 2 --root-path /app --lifespan on --no-access-log
+        --server-name me --shutdown-timeout 3 --max-body-bytes 4 --head-timeout 5
+        --keep-alive 6 --write-timeout 7 --max-message-bytes 8 --accept-timeout 9
+        --ping-interval 10 --ping-timeout 11 --close-timeout 12 --inbox-limit 13
+        --outbox-limit-bytes 14 --slow-client drop-oldest --no-compression
+        --extension tests.server.apps:Factory --extension tests.server.apps:factory
+    """
+    config = config_of(*arguments.split())
+    assert (config.host, config.port, config.backlog) == ("0.0.0.0", 1, 2)
+    assert (config.root_path, config.lifespan) == ("/app", Lifespan.ON)
+    assert (config.access_log, config.server_header) == (False, "me")
+    assert config.shutdown_timeout_s == 3
+    assert (config.http.body_bytes, config.http.head_s, config.http.keep_alive_s) == (4, 5, 6)
+    assert config.write_timeout_s == 7
+    assert (config.websocket.message_bytes, config.websocket.frame_bytes) == (8, 8)
+    assert (config.accept_timeout_s, config.ping_interval_s) == (9, 10)
+    assert (config.ping_timeout_s, config.close_timeout_s) == (11, 12)
+    assert (config.inbox_limit, config.outbox_limit_bytes) == (13, 14)
+    assert config.slow_client is SlowClientPolicy.DROP_OLDEST
+    made, given = config.extensions
+    assert isinstance(made, apps.Factory)
+    assert given is apps.factory
+    assert config_of("--uds", "/x").uds == "/x"
+    assert config_of("--fd", "3").fd == 3
+
+
+def test_an_extension_that_is_not_there():
+    with pytest.raises(ConfigurationError, match="has no 'nothing'"):
+        config_of("--extension", "tests.server.apps:nothing")
+
+
+def test_the_application_is_imported_from_its_folder(capsys, tmp_path):
+    (tmp_path / "site_of_its_own.py").write_text(
+        "from tests.server.apps import can_not_start as app"
+    )
+    arguments = ["serve", "site_of_its_own:app", "--port", "0"]
+    assert run(capsys, *arguments)[0] == 2
+    assert run(capsys, *arguments, "--app-dir", str(tmp_path))[0] == 1
+
+
+# In a process of its own
+
+in_one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])
+
+
+class Process:
+    """The command, as a supervisor sees it."""
+
+    def __init__(self, process):
+        self.process = process
+        self.pid = process.pid
+        self.log = []
+        self.told = []
+        self._readers = [
+            asyncio.create_task(self._read(process.stderr, self.log)),
+            asyncio.create_task(self._read(process.stdout, self.told)),
+        ]
+
+    async def _read(self, stream, lines):
+        async for line in stream:
+            lines.append(line.decode().rstrip("\n"))
+
+    async def logged(self, text):
+        await until(lambda: any(text in line for line in self.log))
+        return next(line for line in self.log if text in line)
+
+    async def has_told(self, text):
+        await until(lambda: text in self.told)
+
+    async def address(self):
+        line = await self.logged("listens on ")
+        return "127.0.0.1", int(line.rpartition(":")[2])
+
+    async def end(self):
+        """Wait for the end: the status. Nothing may have been left to complain about."""
+        async with asyncio.timeout(TIMEOUT_S):
+            await asyncio.wait(self._readers)
+            status = await self.process.wait()
+        text = "\n".join(self.log)
+        for noise in ("Traceback", "never retrieved", "Task was destroyed", "Warning"):
+            assert noise not in text, text
+        return status
+
+
+@contextlib.asynccontextmanager
+async def command(name, *arguments, pass_fds=()):
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        "serve",
+        f"tests.server.apps:{name}",
+        "--port",
+        "0",
+        *arguments,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONWARNINGS": "default", "PYTHONASYNCIODEBUG": "0"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        pass_fds=pass_fds,
+    )
+    running = Process(process)
+    try:
+        yield running
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await asyncio.wait(running._readers)
+
+
+POST = b"POST /body HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\n\r\n"
+
+
+@in_one_loop
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_gracefully(number):
+    async with command("application") as running:
+        address = await running.address()
+        async with (
+            connected(address) as socket_,
+            connected(address) as request,
+            connected(address) as idle,
+        ):
+            await socket_.open_websocket("/ws")
+            assert (await idle.get()).status == 200
+            await request.send(POST + b"ha")
+            await running.has_told("begun")
+            running.process.send_signal(number)
+            assert await socket_.read_close() == (1001, "the server is stopping")
+            await socket_.send_close(1001)
+            assert await socket_.read_to_end() == b""
+            assert await idle.read_to_end() == b""
+            with pytest.raises(ConnectionError):
+                await asyncio.open_connection(*address)
+            # What is under way finishes.
+            await request.send(b"lf")
+            response = await request.read_response()
+            assert (response.status, response.body) == (200, b"half")
+        assert await running.end() == 0
+        assert running.told == ["begun", "disconnect 1001", "lifespan.shutdown"]
+        assert f"{number.name}: stopping" in "\n".join(running.log)
+        assert running.log[-1].endswith("Headrace has stopped")
+
+
+@in_one_loop
+async def test_a_stop_has_a_deadline():
+    async with command("application", "--shutdown-timeout", "0.2") as running:
+        async with connected(await running.address()) as client:
+            await client.send(b"GET /for-ever HTTP/1.1\r\nHost: here\r\n\r\n")
+            await running.has_told("begun")
+            running.process.terminate()
+            assert await running.end() == 0
+        assert "have not ended in 0.2 s: they are cut off" in "\n".join(running.log)
+        assert running.told[-1] == "lifespan.shutdown"
+
+
+@in_one_loop
+@pytest.mark.parametrize("path", ["/for-ever", "/thread"])
+async def test_a_second_signal_ends_it_at_once(path):
+    async with command("application") as running:
+        async with connected(await running.address()) as client:
+            await client.send(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+            await running.has_told("begun")
+            running.process.terminate()
+            await running.logged("SIGTERM: stopping")
+            running.process.send_signal(signal.SIGINT)
+            await running.logged("SIGINT again: ending at once")
+            assert await running.end() == 0
+        threads = "threads of the application are still at work" in "\n".join(running.log)
+        assert threads == (path == "/thread")
+
+
+@in_one_loop
+async def test_a_signal_ends_a_start_that_hangs():
+    async with command("never_starts") as running:
+        await running.has_told("starting")
+        running.process.terminate()
+        assert await running.end() == 0
+
+
+@in_one_loop
+async def test_the_socket_file_is_gone_after_the_end(tmp_path):
+    path = str(tmp_path / "app.sock")
+    async with command("application", "--uds", path) as running:
+        await running.logged(f"listens on unix:{path}")
+        async with connected(path) as client:
+            assert (await client.get("/x")).status == 200
+        await running.logged('unix "GET /x HTTP/1.1" 200')
+        running.process.terminate()
+        assert await running.end() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@in_one_loop
+async def test_an_inherited_socket():
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        number = inherited.fileno()
+        async with command("application", "--fd", str(number), pass_fds=[number]) as running:
+            assert await running.address() == inherited.getsockname()
+            async with connected(inherited.getsockname()) as client:
+                assert (await client.get()).status == 200
+            running.process.terminate()
+            assert await running.end() == 0
+
+
+@in_one_loop
+async def test_the_log_goes_to_stderr_in_lines():
+    async with command("application") as running:
+        async with connected(await running.address()) as client:
+            await client.get("/some/path?a=b")
+            peer = "{}:{}".format(*client.sock.getsockname())
+        line = await running.logged("GET")
+        assert re.fullmatch(
+            r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO headrace\.access "
+            + re.escape(peer)
+            + r' "GET /some/path\?a=b HTTP/1\.1" 200 \d+\.\d ms',
+            line,
+        )
+        running.process.terminate()
+        await running.end()
