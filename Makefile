@@ -11,7 +11,7 @@ help: ## list the targets
 
 demo: ## serve the demo site on http://127.0.0.1:8000
 	@tools/setup
-	@tools/demo $(PORT)
+	@$(BIN)/python tools/demo.py $(PORT)
 
 test: ## install what the tests need, and run them all
 	@tools/setup test
