@@ -56,10 +56,10 @@ def main() -> int:
         port = listener.getsockname()[1]
         for command in (("migrate", "--verbosity", "0"), ("seed",)):
             # In a group of its own: Ctrl-C reaches this process, which kills the command, alone.
-            subprocess.run(
+            subprocess.run(  # noqa: S603 - a command of our own
                 [sys.executable, "manage.py", *command], cwd=DEMO, check=True, process_group=0
             )
-        server = subprocess.Popen(
+        server = subprocess.Popen(  # noqa: S603 - the same
             [
                 HEADRACE,
                 *("serve", "millpond.asgi:application", "--fd", str(listener.fileno())),
