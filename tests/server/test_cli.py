@@ -78,11 +78,15 @@ def test_a_port_in_use(capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "COMMAND"),
-        (["serve"], "MODULE:APP"),
+        ([], "serve an ASGI application"),
+        (["serve"], "usage: headrace serve [OPTIONS] MODULE:APP"),
+        (["sevre"], "invalid choice: 'sevre'"),
+        (["serve", "tests.server.apps", "--prot", "1"], "unrecognized arguments: --prot 1"),
         (["serve", "no.such.module:app"], "there is no module 'no'"),
         (["serve", "tests.server.nothing:app"], "there is no module 'tests.server.nothing'"),
         (["serve", "tests.server.apps:nothing"], "module 'tests.server.apps' has no 'nothing'"),
+        (["serve", "tests.server.apps:__name__"], "is no ASGI application, it is str 'tests.ser"),
+        (["serve", "tests/server/apps.py"], "'tests/server/apps.py' is a file"),
         (["serve", ":app"], "':app' names no application"),
         (["serve", ".relative:app"], "'.relative:app' names no application"),
         (["serve", "tests.server.apps", "--port", "70000"], "port must be from 0 to 65535"),

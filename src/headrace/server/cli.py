@@ -33,11 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     can't be as the arguments want it.
     """
     parser = _parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help(sys.stderr)
+        parser.exit(2)
     options = parser.parse_args(arguments)
     _configure_logging(options.log_level)
     sys.path.insert(0, os.path.abspath(options.app_dir))
     try:
         app = load(options.application)
+        if not callable(app):
+            raise ConfigurationError(
+                f"{options.application!r} is no ASGI application, it is {type(app).__name__} "
+                f"{app!r:.40}: write MODULE:NAME, for instance mysite.asgi:application"
+            )
         config = _config(options)
         _run(Server(app, config))
     except ConfigurationError as error:
@@ -52,6 +60,11 @@ def load(path: str) -> Any:
     """
     module_name, _, name = path.partition(":")
     name = name or "application"
+    if "/" in module_name or module_name.endswith(".py"):
+        raise ConfigurationError(
+            f"{path!r} is a file: write the name to import it by, "
+            "for instance mysite.asgi:application"
+        )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -164,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="serve an ASGI application",
+        usage="headrace serve [OPTIONS] MODULE:APP  (--help lists the options)",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     defaults = Config()
