@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from enum import Enum, auto
 from functools import lru_cache, update_wrapper
 from typing import Any, Protocol
@@ -256,6 +256,7 @@ class _Inbox:
                 self._append(event, _Source.CLIENT)
                 if over:
                     return
+                del event  # what waits for the next keeps nothing of the last
         except Exception as failure:  # handed to the consumer, which raises it
             self._fail(failure)
 
@@ -267,6 +268,7 @@ class _Inbox:
                 await self._room(_Source.BYPASS if direct else _Source.LAYER, self._capacity)
                 if not (self.transmit(event, {}) if direct else self.put(event)):
                     logger.warning("%s: an event for the client found no room", channel)
+                del event
         except Exception as failure:  # handed to the consumer, which raises it
             # A layer that fails has lost messages, for all we know. To end the consumer is
             # the one way to tell the client, which comes again and asks for what it missed.
@@ -384,12 +386,12 @@ class AsyncConsumer:
             raise
 
     @classmethod
-    def as_asgi(cls, **initkwargs: Any) -> Callable[..., Awaitable[None]]:
+    def as_asgi(cls, **initkwargs: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
         """Return an ASGI application that makes an instance for each connection."""
 
         # Not a coroutine function, but marked as one: each open connection would keep its
         # coroutine, 200 bytes that only forward.
-        def app(scope: dict[str, Any], receive: Receive, send: Send) -> Awaitable[None]:
+        def app(scope: dict[str, Any], receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
             return cls(**initkwargs)(scope, receive, send)
 
         app.consumer_class = cls  # type: ignore[attr-defined]

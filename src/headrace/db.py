@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, overload
 
 from asgiref.sync import SyncToAsync, sync_to_async
-from django.db import close_old_connections, connections
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
@@ -122,6 +122,18 @@ async def aclose_old_connections() -> None:
     _set_mark(used=False)
     _next_expiry = None
     await sync_to_async(_close_in_this_thread)()
+
+
+def close_old_connections() -> None:
+    """Close this thread's connections that are broken or past their age, as Django's does.
+
+    A database in memory is passed over: it can't be closed. So a test that may not use the
+    database can run consumers, whatever tests there were before it.
+    """
+    for connection in connections.all(initialized_only=True):
+        is_in_memory = getattr(connection, "is_in_memory_db", None)
+        if is_in_memory is None or not is_in_memory():
+            connection.close_if_unusable_or_obsolete()
 
 
 def _close_in_this_thread() -> None:

@@ -1,0 +1,204 @@
+"""What only our own server does: the fast lane, and the end of the server itself."""
+
+import asyncio
+import logging
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from headrace.protocols.websocket import WebSocketEngine
+
+from .conftest import headrace_serves, wraps_send
+from .probes import AsyncProbe
+
+MEMBERS = 200
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """The messages that were encoded."""
+    messages = []
+    encode = WebSocketEngine.encode
+
+    def counted(engine, message):
+        messages.append(message)
+        return encode(engine, message)
+
+    monkeypatch.setattr(WebSocketEngine, "encode", counted)
+    return messages
+
+
+async def room(port, client, members=MEMBERS):
+    return await asyncio.gather(
+        *(client(port, max_queue=None).__aenter__() for _ in range(members))
+    )
+
+
+async def test_the_fast_lane_encodes_once_and_wakes_no_consumer(layer, probe, client, encoded):
+    probe.groups = ["room"]
+    woken = []
+
+    async def dispatch(self, message, dispatch=probe.dispatch):
+        woken.append(message["type"])
+        await dispatch(self, message)
+
+    probe.dispatch = dispatch
+    async with headrace_serves(probe.as_asgi()) as port:
+        sockets = await room(port, client)
+        assert woken == ["websocket.connect"] * MEMBERS
+        tasks = [task for task in asyncio.all_tasks() if not task.done()]
+        await layer.group_send("room", {"type": "websocket.send", "text": "to all"})
+        assert [await socket.recv() for socket in sockets] == ["to all"] * MEMBERS
+        assert encoded == ["to all"]
+        assert woken == ["websocket.connect"] * MEMBERS
+        assert not set(asyncio.all_tasks()) - set(tasks)
+        await asyncio.gather(*(socket.close() for socket in sockets))
+
+
+async def test_every_wire_has_an_encoding_of_its_own(layer, client, encoded, probe):
+    probe.groups = ["room"]
+    async with headrace_serves(probe.as_asgi()) as port:
+        plain = [await client(port, compression=None).__aenter__() for _ in range(5)]
+        compressed = [await client(port).__aenter__() for _ in range(5)]
+        text = "long enough to be compressed " * 100
+        await layer.group_send("room", {"type": "websocket.send", "text": text})
+        for socket in plain + compressed:
+            assert await socket.recv() == text
+            await socket.close()
+    assert encoded == [text] * 2
+
+
+@pytest.mark.parametrize("members", [1, 20])
+async def test_a_wrapped_send_sees_what_goes_to_the_client(layer, client, members):
+    """No middleware is bypassed: there, each consumer passes the event on."""
+    seen = []
+
+    class Probe(AsyncProbe):
+        groups = ("room",)
+
+        async def connect(self):
+            await self.accept()
+
+        async def disconnect(self, code):
+            pass
+
+    def sees(application):
+        async def middleware(scope, receive, send):
+            async def wrapped(message):
+                seen.append(message["type"])
+                await send(message)
+
+            await application(scope, receive, wrapped)
+
+        return middleware
+
+    async with headrace_serves(sees(Probe.as_asgi())) as port:
+        sockets = await room(port, client, members)
+        await layer.group_send("room", {"type": "websocket.send", "text": "to all"})
+        assert [await socket.recv() for socket in sockets] == ["to all"] * members
+        await asyncio.gather(*(socket.close() for socket in sockets))
+    assert seen.count("websocket.send") == members
+
+
+async def test_fast_lane_events_may_overtake_those_that_wait_for_a_handler(layer, client):
+    """As the documentation says: the two lanes have each an order of their own."""
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(AsyncProbe):
+        groups = ("room",)
+
+        async def connect(self):
+            await self.accept()
+
+        async def room_event(self, event):
+            entered.set()
+            await go_on.wait()
+            await self.send(event["text"])
+
+        async def disconnect(self, code):
+            pass
+
+    async with headrace_serves(Slow.as_asgi()) as port, client(port) as socket:
+        await layer.group_send("room", {"type": "room.event", "text": "slow 1"})
+        await layer.group_send("room", {"type": "room.event", "text": "slow 2"})
+        await entered.wait()
+        for text in ("fast 1", "fast 2"):
+            await layer.group_send("room", {"type": "websocket.send", "text": text})
+        assert [await socket.recv() for _ in range(2)] == ["fast 1", "fast 2"]
+        go_on.set()
+        assert [await socket.recv() for _ in range(2)] == ["slow 1", "slow 2"]
+
+
+async def test_a_slow_consumer_has_a_bounded_inbox(layer, client, caplog):
+    go_on = asyncio.Event()
+
+    class Slow(AsyncProbe):
+        groups = ("room",)
+
+        async def connect(self):
+            await self.accept()
+
+        async def room_event(self, event):
+            await go_on.wait()
+            await self.send(str(event["number"]))
+
+        async def disconnect(self, code):
+            pass
+
+    layer.capacity = 10
+    async with headrace_serves(Slow.as_asgi()) as port, client(port) as socket:
+        await layer.group_send("room", {"type": "room.event", "number": 0})
+        while len(caplog.records) == 0:
+            await asyncio.sleep(0)
+            for number in range(1, 21):
+                await layer.group_send("room", {"type": "room.event", "number": number})
+        go_on.set()
+        assert [await socket.recv() for _ in range(3)] == ["0", "1", "2"]
+    assert layer.dropped >= 9
+    dropped = [r for r in caplog.records if "had no room" in r.getMessage()]
+    assert len(dropped) == 1, "one line a second is enough"
+
+
+async def test_a_stopping_server_tells_everyone(layer, probe, client, caplog):
+    probe.groups = ["room"]
+    async with headrace_serves(probe.as_asgi()) as port:
+        socket = await client(port).__aenter__()
+    with pytest.raises(ConnectionClosed):
+        await socket.recv()
+    assert socket.close_code == 1001
+    assert probe.diary.all("disconnect") == [1001]
+    assert not layer.groups
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, wraps_send], ids=["lane", "own inbox"])
+async def test_a_handler_that_never_ends_is_cancelled_at_the_deadline(layer, client, wrap, caplog):
+    from .probes import Diary
+
+    class Probe(AsyncProbe):
+        diary = Diary()
+        groups = ("room",)
+
+    async with headrace_serves(wrap(Probe.as_asgi()), shutdown_timeout_s=0.2) as port:
+        socket = await client(port).__aenter__()
+        await socket.send("hang")
+        await Probe.diary.until("hang")
+    assert Probe.diary.all("disconnect") == [1001]
+    assert not layer.groups
+    assert not layer.channels
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR]
+    await socket.close()
+
+
+async def test_ten_thousand_members_or_one_line_of_the_log(layer, caplog):
+    from headrace.testing.layers import RecordingSink
+
+    for _ in range(10_000):
+        channel = await layer.new_channel()
+        layer.attach(channel, RecordingSink(room=0))
+        await layer.group_add("crowd", channel)
+    for _ in range(3):
+        await layer.group_send("crowd", {"type": "news"})
+    assert layer.dropped == 30_000
+    assert len(caplog.records) == 1
+    assert "10000 of 10000 members" in caplog.text

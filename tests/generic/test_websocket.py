@@ -1,0 +1,399 @@
+"""The WebSocket consumers without a server: what each method promises."""
+
+import asyncio
+import json
+
+import pytest
+
+from headrace.exceptions import InvalidChannelLayerError, StopConsumer
+from headrace.generic.websocket import (
+    AsyncJsonWebsocketConsumer,
+    AsyncWebsocketConsumer,
+    JsonWebsocketConsumer,
+    WebsocketConsumer,
+)
+from headrace.layers import InMemoryChannelLayer
+from headrace.testing import ApplicationCommunicator, WebsocketCommunicator
+
+from .probes import Diary, Trouble
+
+BOTH = pytest.mark.parametrize("consumer_class", [AsyncWebsocketConsumer, WebsocketConsumer])
+BOTH_JSON = pytest.mark.parametrize(
+    "consumer_class", [AsyncJsonWebsocketConsumer, JsonWebsocketConsumer]
+)
+
+
+@pytest.fixture
+def talk():
+    """Connect to a consumer; the communicator."""
+
+    async def connect(consumer_class, **options):
+        communicator = WebsocketCommunicator(consumer_class.as_asgi(), "/", **options)
+        assert (await communicator.connect())[0]
+        return communicator
+
+    return connect
+
+
+@BOTH
+async def test_the_plainest_consumer_accepts_and_listens(consumer_class, talk, layer):
+    communicator = await talk(consumer_class)
+    await communicator.send_to("hello")
+    await communicator.send_to(bytes_data=b"hello")
+    assert await communicator.receive_nothing(timeout=0.02)
+    await communicator.disconnect()
+    assert not layer.channels
+
+
+@BOTH_JSON
+async def test_json_goes_both_ways(consumer_class, talk, layer):
+    if consumer_class is AsyncJsonWebsocketConsumer:
+
+        class Echo(AsyncJsonWebsocketConsumer):
+            async def receive_json(self, content, **kwargs):
+                await self.send_json({"echo": content}, close=content == "bye" and 4009)
+    else:
+
+        class Echo(JsonWebsocketConsumer):
+            def receive_json(self, content, **kwargs):
+                self.send_json({"echo": content}, close=content == "bye" and 4009)
+
+    communicator = await talk(Echo)
+    for value in ({"a": [1, 2.5, None, True, "ü"]}, [], "", 0):
+        await communicator.send_json_to(value)
+        assert await communicator.receive_json_from() == {"echo": value}
+    await communicator.send_json_to("bye")
+    assert await communicator.receive_json_from() == {"echo": "bye"}
+    assert await communicator.receive_output() == {"type": "websocket.close", "code": 4009}
+    await communicator.disconnect()
+
+
+@BOTH_JSON
+async def test_what_is_no_json_ends_the_consumer_with_an_error(consumer_class, talk, layer):
+    communicator = await talk(consumer_class)
+    await communicator.send_to("{")
+    with pytest.raises(json.JSONDecodeError):
+        await communicator.wait()
+    communicator = await talk(consumer_class)
+    await communicator.send_to(bytes_data=b"{}")
+    with pytest.raises(ValueError, match="not bytes"):
+        await communicator.wait()
+
+
+@BOTH_JSON
+async def test_json_without_a_handler_is_heard_and_forgotten(consumer_class, talk, layer):
+    communicator = await talk(consumer_class)
+    await communicator.send_json_to({"a": 1})
+    assert await communicator.receive_nothing(timeout=0.02)
+    await communicator.disconnect()
+
+
+@BOTH_JSON
+async def test_the_format_can_be_another(consumer_class, talk, layer):
+    if consumer_class is AsyncJsonWebsocketConsumer:
+
+        class Loud(AsyncJsonWebsocketConsumer):
+            async def receive_json(self, content, **kwargs):
+                await self.send_json(content)
+
+            @classmethod
+            async def decode_json(cls, text_data):
+                return {"was": text_data}
+
+            @classmethod
+            async def encode_json(cls, content):
+                return content["was"].upper()
+    else:
+
+        class Loud(JsonWebsocketConsumer):
+            def receive_json(self, content, **kwargs):
+                self.send_json(content)
+
+            @classmethod
+            def decode_json(cls, text_data):
+                return {"was": text_data}
+
+            @classmethod
+            def encode_json(cls, content):
+                return content["was"].upper()
+
+    communicator = await talk(Loud)
+    await communicator.send_to("no json")
+    assert await communicator.receive_from() == "NO JSON"
+    await communicator.disconnect()
+
+
+@BOTH
+async def test_the_events_are_those_of_asgi(consumer_class, talk, layer):
+    if consumer_class is AsyncWebsocketConsumer:
+
+        class Sends(AsyncWebsocketConsumer):
+            async def receive(self, text_data=None, bytes_data=None):
+                await self.send("text")
+                await self.send(bytes_data=b"bytes", close=True)
+
+        class Closes(AsyncWebsocketConsumer):
+            async def receive(self, text_data=None, bytes_data=None):
+                await self.close(4001, "a reason")
+    else:
+
+        class Sends(WebsocketConsumer):
+            def receive(self, text_data=None, bytes_data=None):
+                self.send("text")
+                self.send(bytes_data=b"bytes", close=True)
+
+        class Closes(WebsocketConsumer):
+            def receive(self, text_data=None, bytes_data=None):
+                self.close(4001, "a reason")
+
+    communicator = await talk(Sends)
+    await communicator.send_to("")
+    assert [await communicator.receive_output() for _ in range(3)] == [
+        {"type": "websocket.send", "text": "text"},
+        {"type": "websocket.send", "bytes": b"bytes"},
+        {"type": "websocket.close"},
+    ]
+    await communicator.disconnect()
+    communicator = await talk(Closes)
+    await communicator.send_to("")
+    assert await communicator.receive_output() == {
+        "type": "websocket.close",
+        "code": 4001,
+        "reason": "a reason",
+    }
+    await communicator.disconnect()
+
+
+@BOTH
+async def test_to_send_nothing_is_an_error(consumer_class, talk, layer):
+    if consumer_class is AsyncWebsocketConsumer:
+
+        class Silent(AsyncWebsocketConsumer):
+            async def receive(self, text_data=None, bytes_data=None):
+                await self.send(close=True)
+    else:
+
+        class Silent(WebsocketConsumer):
+            def receive(self, text_data=None, bytes_data=None):
+                self.send(close=True)
+
+    communicator = await talk(Silent)
+    await communicator.send_to("")
+    with pytest.raises(ValueError, match="text_data or bytes_data"):
+        await communicator.wait()
+
+
+@BOTH
+async def test_the_groups_of_a_class_and_of_an_instance(consumer_class, talk, layer):
+    class InClass(consumer_class):
+        groups = ("one", "two")
+
+    class InInstance(consumer_class):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.groups.append("three")
+
+    assert consumer_class.groups is None
+    assert consumer_class().groups == []
+    first, second = await talk(InClass), await talk(InInstance)
+    assert set(layer.groups) == {"one", "two", "three"}
+    await first.disconnect()
+    assert set(layer.groups) == {"three"}
+    await second.disconnect()
+    assert not layer.groups
+
+
+@BOTH
+@pytest.mark.parametrize("settings_value", [{}, {"default": None}], ids=["no layer", "no groups"])
+async def test_groups_need_a_layer_that_has_them(consumer_class, settings, settings_value):
+    if settings_value:
+        settings.CHANNEL_LAYERS = {
+            "default": {"BACKEND": "tests.generic.test_websocket.LayerWithoutGroups"}
+        }
+    else:
+        settings.CHANNEL_LAYERS = {}
+
+    class Grouped(consumer_class):
+        groups = ("room",)
+
+    communicator = WebsocketCommunicator(Grouped.as_asgi(), "/")
+    with pytest.raises(InvalidChannelLayerError, match=r"Grouped\.groups needs"):
+        await communicator.connect()
+    # Without groups it works without a layer.
+    communicator = WebsocketCommunicator(consumer_class.as_asgi(), "/")
+    assert (await communicator.connect())[0]
+    await communicator.disconnect()
+
+
+class LayerWithoutGroups(InMemoryChannelLayer):
+    extensions = ()
+
+
+@BOTH
+async def test_a_group_that_cannot_be_left_holds_up_nothing(
+    consumer_class, talk, layer, caplog, monkeypatch
+):
+    class Grouped(consumer_class):
+        groups = ("one", "two")
+
+    async def group_discard(group, channel, discard=layer.group_discard):
+        if group == "one":
+            raise ConnectionResetError("the broker is away")
+        await discard(group, channel)
+
+    communicator = await talk(Grouped)
+    monkeypatch.setattr(layer, "group_discard", group_discard)
+    await communicator.disconnect()
+    assert not layer.groups  # the channel took its membership with it
+    assert [record.getMessage() for record in caplog.records] == [
+        "Grouped could not leave the group one"
+    ]
+
+
+@BOTH
+async def test_a_server_may_leave_out_the_code(consumer_class, layer):
+    diary = Diary()
+    if consumer_class is AsyncWebsocketConsumer:
+
+        class Notes(AsyncWebsocketConsumer):
+            async def disconnect(self, code):
+                diary.note("disconnect", code)
+    else:
+
+        class Notes(WebsocketConsumer):
+            def disconnect(self, code):
+                diary.note("disconnect", code)
+
+    communicator = WebsocketCommunicator(Notes.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_input({"type": "websocket.disconnect"})
+    await communicator.wait()
+    assert diary.all("disconnect") == [1005]
+
+
+async def test_a_consumer_may_end_itself_as_a_disconnect_would(layer):
+    """Someone calls the handler by hand: disconnect() does not run a second time."""
+    diary = Diary()
+
+    class Leaves(AsyncWebsocketConsumer):
+        groups = ("room",)
+
+        async def receive(self, text_data=None, bytes_data=None):
+            await self.websocket_disconnect({"code": 4010})
+
+        async def disconnect(self, code):
+            diary.note("disconnect", code)
+
+    communicator = WebsocketCommunicator(Leaves.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_to("go")
+    await communicator.wait()
+    assert diary.all("disconnect") == [4010]
+
+
+async def test_an_overridden_handler_of_the_disconnect_is_called_once(layer):
+    diary = Diary()
+
+    class Own(AsyncWebsocketConsumer):
+        async def websocket_disconnect(self, message):
+            diary.note("disconnect", message["code"])
+            raise StopConsumer
+
+    communicator = WebsocketCommunicator(Own.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.disconnect(4011)
+    assert diary.all("disconnect") == [4011]
+
+
+async def test_a_cancellation_while_disconnecting_does_not_begin_it_again(layer):
+    diary = Diary()
+
+    class Slow(AsyncWebsocketConsumer):
+        groups = ("room",)
+
+        async def disconnect(self, code):
+            diary.note("disconnect", code)
+            await asyncio.Event().wait()
+
+    communicator = WebsocketCommunicator(Slow.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.disconnect(4012, timeout=0.05)
+    assert diary.all("disconnect") == [4012]
+    assert not layer.channels
+
+
+async def test_a_cancellation_before_anything_has_begun_ends_nothing(layer):
+    diary = Diary()
+
+    class Notes(AsyncWebsocketConsumer):
+        async def disconnect(self, code):
+            diary.note("disconnect", code)
+
+    async with ApplicationCommunicator(Notes.as_asgi(), {"type": "websocket"}) as communicator:
+        assert await communicator.receive_nothing(timeout=0.02)
+    assert not diary.entries
+    assert not layer.channels
+
+
+async def test_after_the_close_a_message_is_met_as_if_the_client_were_gone(layer):
+    """On every server alike: the handler is given up, and that is no error."""
+    diary = Diary()
+
+    class Talkative(AsyncWebsocketConsumer):
+        async def receive(self, text_data=None, bytes_data=None):
+            await self.close(4013)
+            await self.close(4014)  # once more is nothing
+            try:
+                await self.send("one more thing")
+            except OSError as error:
+                diary.note("refused", str(error))
+                raise
+
+        async def disconnect(self, code):
+            diary.note("disconnect", code)
+
+    communicator = WebsocketCommunicator(Talkative.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_to("go")
+    assert await communicator.receive_output() == {"type": "websocket.close", "code": 4013}
+    await communicator.disconnect(4013)
+    assert diary.all("refused") == ["cannot send 'websocket.send': the WebSocket is closed"]
+    assert diary.all("disconnect") == [4013]
+    assert await communicator.receive_nothing(timeout=0.01)
+
+
+@BOTH
+async def test_an_oserror_of_the_application_is_an_error(consumer_class, talk, layer):
+    """Only what ``send`` raised is taken for the client's leaving."""
+    if consumer_class is AsyncWebsocketConsumer:
+
+        class Reads(AsyncWebsocketConsumer):
+            async def receive(self, text_data=None, bytes_data=None):
+                raise FileNotFoundError(text_data)
+    else:
+
+        class Reads(WebsocketConsumer):
+            def receive(self, text_data=None, bytes_data=None):
+                raise FileNotFoundError(text_data)
+
+    communicator = await talk(Reads)
+    await communicator.send_to("the file")
+    with pytest.raises(FileNotFoundError, match="the file"):
+        await communicator.wait()
+
+
+async def test_the_end_after_an_error_may_meet_that_the_client_is_gone(layer, caplog):
+    class Fails(AsyncWebsocketConsumer):
+        async def receive(self, text_data=None, bytes_data=None):
+            await self.close()
+            raise Trouble
+
+        async def disconnect(self, code):
+            await self.send("sorry")
+
+    communicator = WebsocketCommunicator(Fails.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_to("go")
+    with pytest.raises(Trouble):
+        await communicator.wait()
+    assert not caplog.records

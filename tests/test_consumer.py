@@ -1,0 +1,536 @@
+import asyncio
+import gc
+import inspect
+import logging
+import threading
+
+import pytest
+from asgiref.sync import iscoroutinefunction
+from django.contrib.auth.models import User
+from django.db import connection
+
+from headrace import consumer as consumer_module
+from headrace.consumer import AsyncConsumer, SyncConsumer, get_handler_name
+from headrace.db import aclose_old_connections, database_sync_to_async
+from headrace.exceptions import StopConsumer
+from headrace.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from headrace.layers import InMemoryChannelLayer, channel_layers
+from headrace.testing import ApplicationCommunicator, WebsocketCommunicator
+
+from .layers.plain import PlainLayer
+
+
+@pytest.fixture(autouse=True)
+def layer():
+    layer = InMemoryChannelLayer()
+    old = channel_layers.set("default", layer)
+    yield layer
+    channel_layers.set("default", old)
+
+
+# Names
+
+
+def test_a_type_names_its_handler():
+    assert get_handler_name({"type": "chat.message.new"}) == "chat_message_new"
+    assert get_handler_name({"type": "plain"}) == "plain"
+
+
+@pytest.mark.parametrize("message", [{}, {"type": "_private"}, {"type": ".hidden"}])
+def test_no_type_and_no_private_handler(message):
+    with pytest.raises(ValueError, match="type"):
+        get_handler_name(message)
+
+
+# Dispatch
+
+
+class Echo(AsyncConsumer):
+    async def test_ping(self, event):
+        await self.send({"type": "test.pong", "number": event["number"]})
+
+    async def test_stop(self, event):
+        raise StopConsumer
+
+
+class SyncEcho(SyncConsumer):
+    def test_ping(self, event):
+        assert threading.current_thread() is not threading.main_thread()
+        self.send({"type": "test.pong", "number": event["number"]})
+
+    def test_stop(self, event):
+        raise StopConsumer
+
+
+BOTH = pytest.mark.parametrize("consumer_class", [Echo, SyncEcho])
+
+
+@BOTH
+async def test_handlers_answer_in_order_until_one_stops(consumer_class, layer):
+    communicator = ApplicationCommunicator(consumer_class.as_asgi(), {"type": "test"})
+    for number in range(3):
+        await communicator.send_input({"type": "test.ping", "number": number})
+    for number in range(3):
+        assert await communicator.receive_output() == {"type": "test.pong", "number": number}
+    await communicator.send_input({"type": "test.stop"})
+    await communicator.wait()
+    assert not layer.channels
+
+
+@BOTH
+async def test_a_message_without_a_handler_is_an_error_that_says_what_to_define(consumer_class):
+    communicator = ApplicationCommunicator(consumer_class.as_asgi(), {"type": "test"})
+    await communicator.send_input({"type": "test.unknown"})
+    with pytest.raises(ValueError, match=r"define a method test_unknown\(self, event\)"):
+        await communicator.receive_output()
+
+
+@BOTH
+async def test_a_message_without_a_type_is_an_error(consumer_class):
+    communicator = ApplicationCommunicator(consumer_class.as_asgi(), {"type": "test"})
+    await communicator.send_input({"no": "type"})
+    with pytest.raises(ValueError, match="needs a 'type'"):
+        await communicator.receive_output()
+
+
+@BOTH
+async def test_messages_of_the_layer_come_in_between(consumer_class, layer):
+    communicator = ApplicationCommunicator(consumer_class.as_asgi(), {"type": "test"})
+    await communicator.send_input({"type": "test.ping", "number": 1})
+    await communicator.receive_output()
+    [channel] = layer.channels
+    await layer.send(channel, {"type": "test.ping", "number": 2})
+    assert (await communicator.receive_output())["number"] == 2
+    await communicator.send_input({"type": "test.stop"})
+    await communicator.wait()
+
+
+async def test_a_channel_that_ends_in_disconnect_is_no_end():
+    """Only a connection's disconnect is; a worker's message of that name is a message."""
+
+    class Worker(AsyncConsumer):
+        async def user_disconnect(self, event):
+            await self.send({"type": "seen", "n": event["n"]})
+
+    async with ApplicationCommunicator(Worker.as_asgi(), {"type": "channel"}) as communicator:
+        for number in range(3):
+            await communicator.send_input({"type": "user.disconnect", "n": number})
+        for number in range(3):
+            assert (await communicator.receive_output())["n"] == number
+
+
+# as_asgi
+
+
+async def test_as_asgi_makes_an_instance_for_each_connection():
+    seen = []
+
+    class Configured(AsyncConsumer):
+        colour = "red"
+
+        async def test_ping(self, event):
+            seen.append((self, self.colour, self.scope["path"]))
+            raise StopConsumer
+
+    application = Configured.as_asgi(colour="blue")
+    assert application.consumer_class is Configured
+    assert application.consumer_initkwargs == {"colour": "blue"}
+    assert application.__name__ == "Configured"
+    for path in ("/a", "/b"):
+        communicator = ApplicationCommunicator(application, {"type": "test", "path": path})
+        await communicator.send_input({"type": "test.ping"})
+        await communicator.wait()
+    assert [entry[1:] for entry in seen] == [("blue", "/a"), ("blue", "/b")]
+    assert seen[0][0] is not seen[1][0]
+
+
+def test_servers_see_an_asgi_3_application():
+    application = Echo.as_asgi()
+    assert iscoroutinefunction(application)
+    assert asyncio.iscoroutinefunction(application) or inspect.iscoroutinefunction(application)
+
+
+async def test_another_layer_by_its_alias(settings):
+    settings.CHANNEL_LAYERS = {
+        alias: {"BACKEND": "headrace.layers.InMemoryChannelLayer"} for alias in ("default", "other")
+    }
+
+    class Other(Echo):
+        channel_layer_alias = "other"
+
+    async with ApplicationCommunicator(Other.as_asgi(), {"type": "test"}) as communicator:
+        await communicator.send_input({"type": "test.ping", "number": 1})
+        await communicator.receive_output()
+        assert channel_layers["other"].channels
+        assert not channel_layers["default"].channels
+
+
+async def test_a_consumer_without_a_layer(settings):
+    settings.CHANNEL_LAYERS = {}
+    communicator = ApplicationCommunicator(Echo.as_asgi(), {"type": "test"})
+    await communicator.send_input({"type": "test.ping", "number": 1})
+    assert (await communicator.receive_output())["number"] == 1
+    await communicator.send_input({"type": "test.stop"})
+    await communicator.wait()
+
+
+# An inbox of its own
+
+
+class Gated(AsyncWebsocketConsumer):
+    groups = ("room",)
+    gate = None
+    seen = None
+
+    async def receive(self, text_data=None, bytes_data=None):
+        self.seen.append(text_data)
+        await self.gate.wait()
+
+    async def room_event(self, event):
+        self.seen.append(event["number"])
+
+    async def disconnect(self, code):
+        self.seen.append("disconnect")
+
+
+@pytest.fixture
+def gated():
+    return type("TestGated", (Gated,), {"gate": asyncio.Event(), "seen": []})
+
+
+async def turns(number=20):
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def test_the_client_is_not_read_faster_than_its_messages_are_handled(gated):
+    read = []
+    events = [{"type": "websocket.connect"}]
+    events += [{"type": "websocket.receive", "text": str(number)} for number in range(50)]
+    events += [{"type": "websocket.disconnect", "code": 1000}]
+
+    async def receive():
+        read.append(events[len(read)])
+        return read[-1]
+
+    async def send(message):
+        pass
+
+    running = asyncio.ensure_future(gated.as_asgi()({"type": "websocket"}, receive, send))
+    await turns(100)
+    assert gated.seen == ["0"]
+    assert len(read) < 10
+    gated.gate.set()
+    await running
+    assert gated.seen == [*map(str, range(50)), "disconnect"]
+
+
+async def test_a_flood_from_the_layer_does_not_hold_up_the_client(gated, layer):
+    communicator = WebsocketCommunicator(gated.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_to("stop here")
+    await turns()
+    for number in range(150):
+        await layer.group_send("room", {"type": "room.event", "number": number})
+    assert layer.dropped == 50
+    gated.gate.set()
+    await communicator.disconnect()
+    assert gated.seen == ["stop here", *range(100), "disconnect"]
+
+
+async def test_what_waits_for_the_client_is_bounded(layer):
+    held = asyncio.Event()
+
+    class Held(AsyncWebsocketConsumer):
+        groups = ("room",)
+
+        async def receive(self, text_data=None, bytes_data=None):
+            await held.wait()
+
+    communicator = WebsocketCommunicator(Held.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_to("hold")
+    await turns()
+    for number in range(130):
+        await layer.group_send("room", {"type": "websocket.send", "text": str(number)})
+    await turns()
+    assert layer.dropped == 30
+    held.set()
+    assert [await communicator.receive_from() for _ in range(100)] == [*map(str, range(100))]
+    await communicator.disconnect()
+
+
+async def test_events_for_somebody_who_is_gone_are_not_missed(layer, caplog):
+    held = asyncio.Event()
+
+    class Held(AsyncWebsocketConsumer):
+        groups = ("room",)
+
+        async def disconnect(self, code):
+            for _ in range(200):
+                await self.channel_layer.send(self.channel_name, {"type": "late"})
+                await self.channel_layer.send(
+                    self.channel_name, {"type": "websocket.send", "text": "late"}
+                )
+
+    communicator = WebsocketCommunicator(Held.as_asgi(), "/")
+    await communicator.connect()
+    held.set()
+    await communicator.disconnect()
+    assert layer.dropped == 0
+    assert not caplog.records
+
+
+async def test_an_event_for_the_client_may_come_too_late(layer):
+    """Between the close and its arrival: it is dropped, and nobody sees an error."""
+
+    class Closes(AsyncWebsocketConsumer):
+        groups = ("room",)
+
+        async def receive(self, text_data=None, bytes_data=None):
+            await self.channel_layer.group_send("room", {"type": "websocket.send", "text": "x"})
+            await self.close()
+
+    communicator = WebsocketCommunicator(Closes.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_to("go")
+    assert await communicator.receive_output() == {"type": "websocket.close"}
+    await communicator.disconnect()
+    assert await communicator.receive_nothing(timeout=0.01)
+
+
+async def test_a_server_that_fails_to_receive_fails_the_consumer():
+    async def receive():
+        raise ConnectionAbortedError("the server's own trouble")
+
+    with pytest.raises(ConnectionAbortedError):
+        await Echo.as_asgi()({"type": "test"}, receive, None)
+
+
+# A layer that only pulls
+
+
+@pytest.fixture
+def plain():
+    layer = PlainLayer()
+    old = channel_layers.set("default", layer)
+    yield layer
+    channel_layers.set("default", old)
+
+
+async def test_a_layer_is_not_pulled_faster_than_its_messages_are_handled(plain, gated):
+    communicator = WebsocketCommunicator(gated.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_to("hold")
+    await turns()
+    for number in range(100):
+        await plain.group_send("room", {"type": "room.event", "number": number})
+    await turns(500)
+    # What the consumer has not fetched waits in the layer, which knows what is too much.
+    for number in range(100, 200):
+        await plain.group_send("room", {"type": "room.event", "number": number})
+    gated.gate.set()
+    await communicator.disconnect()
+    assert gated.seen[:2] == ["hold", 0]
+    numbers = [entry for entry in gated.seen if isinstance(entry, int)]
+    assert numbers == sorted(numbers)
+
+
+async def test_events_for_the_client_before_the_accept_of_a_pulling_layer(plain, caplog):
+    gate = asyncio.Event()
+
+    class Late(AsyncWebsocketConsumer):
+        groups = ("room",)
+
+        async def connect(self):
+            await gate.wait()
+            await self.accept()
+
+    communicator = WebsocketCommunicator(Late.as_asgi(), "/")
+    connecting = asyncio.ensure_future(communicator.connect())
+    await turns()
+    for number in range(40):
+        await plain.group_send("room", {"type": "websocket.send", "text": str(number)})
+    await turns(200)
+    gate.set()
+    assert (await connecting)[0]
+    assert [await communicator.receive_from() for _ in range(32)] == [*map(str, range(32))]
+    await communicator.disconnect()
+    assert len(caplog.records) == 8
+
+
+async def test_a_layer_that_fails_ends_the_consumer_aloud(plain, monkeypatch):
+    """What it lost nobody knows: the client has to come again, and ask."""
+    failing = asyncio.Event()
+
+    async def receive(channel):
+        await failing.wait()
+        raise ConnectionResetError("the broker is away")
+
+    monkeypatch.setattr(plain, "receive", receive)
+    ends = []
+
+    class Notes(AsyncWebsocketConsumer):
+        async def disconnect(self, code):
+            ends.append(code)
+
+    communicator = WebsocketCommunicator(Notes.as_asgi(), "/")
+    await communicator.connect()
+    failing.set()
+    with pytest.raises(ConnectionResetError):
+        await communicator.receive_output()
+    assert ends == [1011]
+
+
+# The database
+
+database = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def clean_ups(monkeypatch):
+    """When the consumer cleaned up after the database."""
+    seen = []
+
+    async def counted():
+        seen.append("clean-up")
+        await aclose_old_connections()
+
+    monkeypatch.setattr(consumer_module, "aclose_old_connections", counted)
+    return seen
+
+
+class Queries(AsyncWebsocketConsumer):
+    async def receive(self, text_data=None, bytes_data=None):
+        match text_data:
+            case "in place":
+                await User.objects.acount()
+            case "in a task":
+                await asyncio.gather(User.objects.acount(), User.objects.acount())
+            case "in a thread":
+                await database_sync_to_async(User.objects.count)()
+            case "and fail":
+                await User.objects.acount()
+                raise LookupError
+        await self.send("done")
+
+
+@database
+@pytest.mark.parametrize(
+    ("what", "expected"), [("nothing", 0), ("in place", 1), ("in a task", 1), ("in a thread", 0)]
+)
+async def test_a_consumer_cleans_up_after_the_database_if_it_used_it(clean_ups, what, expected):
+    communicator = WebsocketCommunicator(Queries.as_asgi(), "/")
+    await communicator.connect()
+    await aclose_old_connections()
+    for _ in range(3):
+        await communicator.send_to(what)
+        await communicator.receive_from()
+    await turns(5)
+    assert len(clean_ups) == 3 * expected
+    await communicator.disconnect()
+
+
+@database
+async def test_a_consumer_that_fails_cleans_up_too(clean_ups):
+    communicator = WebsocketCommunicator(Queries.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_to("and fail")
+    with pytest.raises(LookupError):
+        await communicator.wait()
+    assert clean_ups == ["clean-up"]
+
+
+@database
+async def test_connections_past_their_age_are_closed_before_a_handler_meets_them(
+    clean_ups, monkeypatch
+):
+    communicator = WebsocketCommunicator(Queries.as_asgi(), "/")
+    await communicator.connect()
+    due = [True]
+    monkeypatch.setattr(consumer_module, "cleanup_due", lambda: bool(due and due.pop()))
+    await communicator.send_to("nothing")
+    await communicator.receive_from()
+    assert clean_ups == ["clean-up"]
+    await communicator.disconnect()
+
+
+@database
+async def test_a_synchronous_consumer_uses_the_orm_as_it_is(clean_ups):
+    class Counts(WebsocketConsumer):
+        def receive(self, text_data=None, bytes_data=None):
+            self.send(str(User.objects.count()))
+            assert connection.connection is not None
+
+    communicator = WebsocketCommunicator(Counts.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_to("?")
+    assert await communicator.receive_from() == "0"
+    await communicator.disconnect()
+    assert not clean_ups
+
+
+# What is left
+
+
+async def test_an_idle_consumer_keeps_no_message_alive():
+    class Big(str):
+        alive = 0
+        __slots__ = ("__weakref__",)
+
+        def __init__(self, *args):
+            Big.alive += 1
+
+        def __del__(self):
+            Big.alive -= 1
+
+    communicator = WebsocketCommunicator(AsyncWebsocketConsumer.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_to(Big("x" * 1000))
+    await turns()
+    gc.collect()
+    assert Big.alive == 0
+    await communicator.disconnect()
+
+
+async def test_an_application_whose_loop_is_gone_still_leaves_its_groups(layer):
+    """Its coroutine is closed, not cancelled: nothing can be awaited any more."""
+
+    class Member(AsyncWebsocketConsumer):
+        groups = ("room",)
+
+    async def receive():
+        if not connected:
+            connected.append(True)
+            return {"type": "websocket.connect"}
+        return await asyncio.Event().wait()
+
+    async def send(message):
+        pass
+
+    connected = []
+    lane = type("Lane", (), {"receive": staticmethod(receive), "send": staticmethod(send)})()
+    lane.put = lane.transmit = lambda *args: True
+    scope = {"type": "websocket", "extensions": {"headrace": {"lane": lane}}}
+    running = Member.as_asgi()(scope, lane.receive, lane.send)
+    running.send(None)
+    assert set(layer.groups) == {"room"}
+    running.close()
+    assert not layer.groups
+    assert not layer.channels
+
+
+async def test_the_client_is_gone_says_the_log_if_asked(caplog):
+    class Sends(AsyncWebsocketConsumer):
+        async def receive(self, text_data=None, bytes_data=None):
+            await self.close()
+            await self.send("late")
+
+    caplog.set_level(logging.DEBUG, "headrace.consumer")
+    communicator = WebsocketCommunicator(Sends.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_to("go")
+    await communicator.disconnect()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Sends: the client is gone: cannot send 'websocket.send': the WebSocket is closed"
+    ]
