@@ -11,7 +11,17 @@ from headrace.exceptions import LocalProtocolError
 from headrace.protocols.http1 import Http1Limits
 from headrace.server.asgi import ClientDisconnected
 
-from .clients import connected, connection_of, echo, hello, read_body, respond, serving, until
+from .clients import (
+    connected,
+    connection_of,
+    echo,
+    hello,
+    read_body,
+    respond,
+    runtime_of,
+    serving,
+    until,
+)
 
 MEGABYTE = 1024 * 1024
 
@@ -786,6 +796,34 @@ async def test_an_application_that_waits_hears_of_a_client_that_left(how, errors
     # It is no error: nobody is to be told.
     assert all(record.levelno <= logging.INFO for record in errors.records)
     assert '"GET /long HTTP/1.1" 499' in errors.text
+
+
+async def test_a_framework_may_put_its_own_error_in_the_place_of_ours(errors):
+    class Left(Exception):
+        pass
+
+    async def app(scope, receive, send):
+        await receive()
+        await receive()
+        if scope["path"] == "/bug":
+            raise ZeroDivisionError
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(send(START))
+                group.create_task(send(START))
+        except ExceptionGroup as error:
+            raise Left from error
+
+    async with serving(app) as server:
+        for path in ("/", "/bug"):
+            async with connected(server) as client:
+                await client.send(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+                await until(lambda: runtime_of(server).tasks)
+                client.reset()
+                await until(lambda: not runtime_of(server).tasks)
+        assert server.counters.application_errors == 1
+    assert "raised ZeroDivisionError on GET /bug" in errors.text
+    assert "Left" not in errors.text
 
 
 async def test_a_client_that_leaves_inside_its_body_is_heard_of():

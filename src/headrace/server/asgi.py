@@ -17,6 +17,7 @@ __all__ = [
     "ClientDisconnected",
     "Headers",
     "as_coroutine",
+    "comes_of_disconnect",
     "http_scope",
     "message_type",
     "outgoing_headers",
@@ -133,6 +134,19 @@ def refusal_status(error: BaseException) -> int | None:
     """
     status = getattr(type(error), "status", None)
     return status if isinstance(status, int) and 400 <= status < 500 else None
+
+
+def comes_of_disconnect(error: BaseException) -> bool:
+    """Say whether the application ended with this because its client was gone.
+
+    Frameworks put exceptions of their own in the place of ours, and task groups pack them.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(comes_of_disconnect, error.exceptions))
+    if isinstance(error, ClientDisconnected):
+        return True
+    behind = error.__cause__ or error.__context__
+    return behind is not None and comes_of_disconnect(behind)
 
 
 def printable(text: str, limit: int = 500) -> str:

@@ -18,6 +18,7 @@ from ..exceptions import LocalProtocolError
 from ..protocols.http1 import Http1Engine, RequestReceived
 from .asgi import (
     ClientDisconnected,
+    comes_of_disconnect,
     message_type,
     outgoing_headers,
     printable,
@@ -203,10 +204,6 @@ class Exchange(Inbox):
     async def _run(self, scope: Scope) -> None:
         try:
             await self._runtime.app(scope, self.receive, self.send)
-        except ClientDisconnected:
-            logger.debug(
-                "%s: the application sent to a client that was gone", self._connection.peer
-            )
         except asyncio.CancelledError:
             # By the server, which has seen to the connection; or by the application's own doing.
             self._fail(500, "the application could not answer")
@@ -214,6 +211,9 @@ class Exchange(Inbox):
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # sys.exit() in a view ends no server
+            if self._gone and comes_of_disconnect(error):
+                logger.debug("%s: the application ended with %r", self._connection.peer, error)
+                return
             status = refusal_status(error)
             if status is not None and not self._started:
                 reason = printable(str(error))
