@@ -27,6 +27,7 @@ from ..protocols.websocket import (
 from .asgi import (
     ClientDisconnected,
     as_coroutine,
+    comes_of_disconnect,
     message_type,
     outgoing_headers,
     peer_name,
@@ -160,7 +161,7 @@ class WebSocketStream(Inbox):
                 runtime.counters.application_errors += 1
                 logger.error("%s: the application neither accepted nor closed", self.peer)
             self._end(CloseCode.NORMAL_CLOSURE, "")
-        elif isinstance(error, ClientDisconnected) or error is CANCELLED:
+        elif error is CANCELLED or (self.phase is Phase.CLOSED and comes_of_disconnect(error)):
             logger.debug("%s: the application ended with its connection: %r", self.peer, error)
             self._end(CloseCode.INTERNAL_ERROR, "the application was cancelled")
         elif self.phase is Phase.CONNECTING and (status := refusal_status(error)) is not None:
