@@ -102,6 +102,8 @@ VECTORS = [
         "RFC 3986 §2.1: an encoded question mark", b"/a%3Fb?c", path="/a?b", query_string=b"c"
     ),
     with_target("RFC 3986 §3.4: an empty query", b"/?", path="/", query_string=b""),
+    with_target("WHATWG URL: % alone in a query", b"/?a=10%", query_string=b"a=10%"),
+    with_target("WHATWG URL: % with letters in a query", b"/?a=%gg", query_string=b"a=%gg"),
     with_target("RFC 3986 §3.4: a query is not decoded", b"/?a=%20%2B", query_string=b"a=%20%2B"),
     with_target("RFC 3986 §3.4: a second question mark", b"/?a?b", query_string=b"a?b"),
     with_target(

@@ -12,13 +12,15 @@ Rules of this file:
 
 import fnmatch
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ..exceptions import ChannelFull
 
 __all__ = [
     "BaseChannelLayer",
+    "BurstSink",
+    "Bursts",
     "Capacities",
     "Event",
     "Frames",
@@ -31,6 +33,8 @@ __all__ = [
 Event: TypeAlias = dict[str, Any]
 #: The encodings of one client-bound event, by the wire format of the connection.
 Frames: TypeAlias = dict[Hashable, bytes]
+#: The same for several events: all their frames in one piece, and each by itself.
+Bursts: TypeAlias = dict[Hashable, tuple[bytes, list[bytes]]]
 #: Per-channel capacities: name, glob or compiled pattern -> number of messages.
 Capacities: TypeAlias = Mapping[str | re.Pattern[str], int]
 
@@ -91,6 +95,17 @@ class Sink(Protocol):
         The event is shared between all members of a group and must not be changed.
         ``frames`` lives as long as one broadcast: the first member of each wire format
         leaves its encoding there for the others.
+        """
+        ...
+
+
+class BurstSink(Sink, Protocol):
+    """A sink that takes several client-bound events at once."""
+
+    def transmit_burst(self, events: Sequence[Event], bursts: Bursts, /) -> int:
+        """Take ASGI events for the client, in their order; return how many had no room.
+
+        Events and ``bursts`` are shared as ``transmit`` says.
         """
         ...
 

@@ -10,6 +10,9 @@ Rules of this file:
 - Cost is what an operation touches: adding, discarding and sending to one channel are
   constant; a publication is linear in the members of its group, and in nothing else.
 - Membership leaves with its channel, whatever ended the consumer.
+- Client-bound events to one group in one turn of the loop leave together, as a *burst*: the
+  members are walked once for all of them. Whatever could tell the difference (another group,
+  another channel, a change of members) ends the burst first.
 - What a sink does not take is counted and logged, never lost in silence.
 """
 
@@ -25,7 +28,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from .base import Event, Frames, Sink, check_client_event, is_client_event
+from .base import Bursts, Event, Frames, Sink, check_client_event, is_client_event
 
 __all__ = ["Hub", "ThreadSafeSink", "carry", "copier_for", "hand_over"]
 
@@ -134,6 +137,20 @@ class _Distant(ThreadSafeSink):
             self._hub.report_dropped("a consumer on another loop", args[0], 1, 1)
 
 
+class _Burst:
+    """The client-bound events of one group in one turn of the loop."""
+
+    LIMIT = 256
+
+    __slots__ = ("changes", "events", "group", "sinks")
+
+    def __init__(self, group: str, sinks: list[Sink], changes: int) -> None:
+        self.group = group
+        self.sinks = sinks
+        self.changes = changes
+        self.events: list[Event] = []
+
+
 class Hub:
     """The channels and groups of this process.
 
@@ -144,6 +161,8 @@ class Hub:
     REPORT_INTERVAL_S = 1.0
 
     __slots__ = (
+        "_burst",
+        "_changes",
         "_home",
         "_memberships",
         "_next_report",
@@ -164,6 +183,8 @@ class Hub:
         self._home: asyncio.AbstractEventLoop | None = None
         self._next_report = 0.0
         self.dropped = 0
+        self._burst: _Burst | None = None
+        self._changes = 0  # of memberships, so that a burst knows when its sinks are stale
 
     # What exists
 
@@ -183,6 +204,7 @@ class Hub:
             self.channels[channel] = sink
             for group in self._groups_of(channel):
                 self.groups[group][channel] = sink
+                self._changes += 1
 
     def detach(self, channel: str) -> None:
         """Forget the channel and all its memberships."""
@@ -199,6 +221,7 @@ class Hub:
             if members is None:
                 members = self.groups[group] = {}
             members[channel] = sink
+            self._changes += 1
             held = self._memberships.get(channel)
             if held is None:
                 self._memberships[channel] = group
@@ -255,35 +278,73 @@ class Hub:
             return False
         if is_client_event(event):
             check_client_event(event)
+            self.end_burst()
         return hand_over(sink, copier_for(event)(event))
 
-    def publish(self, group: str, event: Event) -> int:
-        """Hand the event to every member of the group; return how many took it.
+    def publish(self, group: str, event: Event) -> None:
+        """Hand the event to every member of the group.
 
         A client-bound event is encoded once per wire format, by the first member that
-        needs it. Any other event is copied for each member.
+        needs it, at the end of this turn. Any other event is copied for each member, now.
         """
         members = self.groups.get(group)
         if not members:
-            return 0
-        # A snapshot: taking an event may end a consumer, and other threads come and go.
-        sinks = list(members.values())
-        refused = 0
+            return
         if is_client_event(event):
             check_client_event(event)
-            event = event.copy()
-            frames: Frames = {}
-            for sink in sinks:
-                if not sink.transmit(event, frames):
-                    refused += 1
-        else:
-            copy_of = copier_for(event)
-            for sink in sinks:
-                if not sink.put(copy_of(event)):
-                    refused += 1
+            self._join_burst(group, members, event.copy())
+            return
+        # A snapshot: taking an event may end a consumer, and other threads come and go.
+        sinks = list(members.values())
+        copy_of = copier_for(event)
+        refused = 0
+        for sink in sinks:
+            if not sink.put(copy_of(event)):
+                refused += 1
         if refused:
             self.report_dropped(f"group {group}", event, refused, len(sinks))
-        return len(sinks) - refused
+
+    def _join_burst(self, group: str, members: dict[str, Sink], event: Event) -> None:
+        # A close stands by itself: what comes behind it meets a closed connection.
+        alone = event["type"] == "websocket.close" or self._home is None
+        burst = self._burst
+        if (
+            burst is None
+            or alone
+            or burst.group != group
+            or burst.changes != self._changes
+            or len(burst.events) >= burst.LIMIT
+        ):
+            self.end_burst()
+            burst = self._burst = _Burst(group, list(members.values()), self._changes)
+            if self._home is not None and not alone:
+                self._home.call_soon(self.end_burst)
+        burst.events.append(event)
+        if alone:
+            self.end_burst()
+
+    def end_burst(self) -> None:
+        """Hand over the client-bound events that wait for the end of this turn."""
+        burst, self._burst = self._burst, None
+        if burst is None:
+            return
+        events, refused = burst.events, 0
+        if len(events) == 1:
+            frames: Frames = {}
+            for sink in burst.sinks:
+                if not sink.transmit(events[0], frames):
+                    refused += 1
+        else:
+            bursts: Bursts = {}
+            for sink in burst.sinks:
+                take = getattr(sink, "transmit_burst", None)
+                if take is not None:
+                    refused += take(events, bursts)
+                else:
+                    refused += sum(not sink.transmit(event, {}) for event in events)
+        if refused:
+            total = len(burst.sinks) * len(events)
+            self.report_dropped(f"group {burst.group}", events[-1], refused, total)
 
     def report_dropped(self, where: str, event: Event, refused: int, members: int) -> None:
         """Count events that were dropped; log it, but not more often than is legible."""
@@ -327,6 +388,7 @@ class Hub:
     def _leave(self, group: str, channel: str) -> None:
         members = self.groups[group]
         del members[channel]
+        self._changes += 1
         if not members:
             del self.groups[group]
 

@@ -53,9 +53,10 @@ _is_token = re.compile(_TOKEN).fullmatch
 
 
 # RFC 3986 §3.3 and §3.4, and what browsers send without encoding it (WHATWG URL, the path and
-# query percent-encode sets): refusing "?filter[name]=x" would refuse the web as it is.
+# query percent-encode sets): refusing "?filter[name]=x" or "?discount=10%" would refuse the
+# web as it is. A query is passed on as it came; a path is decoded, so its escapes must be whole.
 _PATH = rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/|^\[\]]++|%[0-9A-Fa-f]{2})*+"
-_QUERY = rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/|^\[\]?{}`\\]++|%[0-9A-Fa-f]{2})*+"
+_QUERY = rb"[A-Za-z0-9\-._~!$&'()*+,;=:@/|^\[\]?{}`\\%]*+"
 # What nearly all requests are, in one match: a path on this server, and HTTP/1.1 or 1.0.
 _split_common_line = re.compile(
     rb"(%b) ((%b)(?:\?(%b))?) HTTP/1\.([01])" % (_TOKEN, _PATH, _QUERY)

@@ -107,6 +107,14 @@ class Outbox:
         if waiting > self._room_bytes:
             self._bound()
 
+    def push_burst(self, joined: bytes, messages: list[bytes]) -> None:
+        """Send whole messages that come in one piece, too; as ``push`` does with each."""
+        if self.paused:
+            for message in messages:  # one by one, for each may be dropped
+                self.push(message)
+        else:
+            self.push(joined)
+
     def write(self, data: bytes) -> None:
         """Send what must not be dropped, before the messages that wait."""
         if data:

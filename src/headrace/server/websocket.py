@@ -11,7 +11,7 @@ Rules of this file:
 
 import asyncio
 import logging
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -514,6 +514,23 @@ class WebSocketStream(Inbox):
             frames[engine.wire] = frame
         self.outbox.push(frame)
         return True
+
+    def transmit_burst(
+        self,
+        events: Sequence[Message],
+        bursts: dict[Hashable, tuple[bytes, list[bytes]]],
+        /,
+    ) -> int:
+        """Take ASGI events for the client; return how many had no room before the accept."""
+        burst = bursts.get(self._wire)
+        if burst is None:
+            engine = self.engine
+            if engine is None or self._wire is self:
+                return sum(not self.transmit(event, {}) for event in events)
+            frames = [engine.encode(_payload(event)) for event in events]
+            burst = bursts[self._wire] = (b"".join(frames), frames)
+        self.outbox.push_burst(*burst)
+        return 0
 
     def _transmit_early(self, event: Message) -> bool:
         if self.phase is not Phase.CONNECTING:

@@ -1,0 +1,174 @@
+"""Client-bound events of one turn leave together, and nobody can tell but by the clock."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from headrace.layers.hub import Hub, _Burst
+
+
+class Socket:
+    """A sink that takes bursts, as a WebSocket of the server does."""
+
+    def __init__(self, hub: Hub, name: str, *groups: str) -> None:
+        self.got: list[str] = []
+        self.walks = 0
+        hub.attach(name, self)
+        for group in groups:
+            hub.add(group, name, self)
+
+    def put(self, event: dict[str, Any], /) -> bool:
+        self.got.append(event["type"])
+        return True
+
+    def transmit(self, event: dict[str, Any], frames: dict[Any, bytes], /) -> bool:
+        self.walks += 1
+        self.got.append(event.get("text") or event["type"])
+        return True
+
+    def transmit_burst(self, events: list[dict[str, Any]], bursts: dict[Any, Any], /) -> int:
+        self.walks += 1
+        self.got += [event["text"] for event in events]
+        return 0
+
+
+class Plain:
+    """A sink that takes one event at a time, and has room for so many."""
+
+    def __init__(self, hub: Hub, name: str, *groups: str, room: int = 100) -> None:
+        self.got: list[str] = []
+        self.room = room
+        hub.attach(name, self)
+        for group in groups:
+            hub.add(group, name, self)
+
+    def put(self, event: dict[str, Any], /) -> bool:
+        raise AssertionError("no event for a handler is sent here")
+
+    def transmit(self, event: dict[str, Any], frames: dict[Any, bytes], /) -> bool:
+        if len(self.got) >= self.room:
+            return False
+        self.got.append(event["text"])
+        return True
+
+
+def text(value: object) -> dict[str, Any]:
+    return {"type": "websocket.send", "text": str(value)}
+
+
+@pytest.fixture
+async def hub() -> Hub:
+    return Hub()
+
+
+async def turn() -> None:
+    """Let the callbacks that are due run."""
+    await asyncio.sleep(0)
+
+
+async def test_the_events_of_one_turn_walk_the_members_once(hub: Hub) -> None:
+    sockets = [Socket(hub, str(number), "g") for number in range(5)]
+    for number in range(32):
+        hub.publish("g", text(number))
+    await turn()
+    assert [socket.walks for socket in sockets] == [1] * 5
+    assert [socket.got for socket in sockets] == [[str(number) for number in range(32)]] * 5
+
+
+async def test_one_event_needs_no_burst(hub: Hub) -> None:
+    socket = Socket(hub, "a", "g")
+    hub.publish("g", text("only"))
+    await turn()
+    assert socket.got == ["only"]
+
+
+async def test_the_sender_may_change_its_event_at_once(hub: Hub) -> None:
+    socket = Socket(hub, "a", "g")
+    event = text("as sent")
+    hub.publish("g", event)
+    event["text"] = "changed"
+    await turn()
+    assert socket.got == ["as sent"]
+
+
+async def test_order_is_kept_across_groups(hub: Hub) -> None:
+    both = Socket(hub, "both", "g", "h")
+    for number in range(6):
+        hub.publish("gh"[number % 2], text(number))
+    await turn()
+    assert both.got == list("012345")
+
+
+async def test_order_is_kept_between_a_group_and_a_channel(hub: Hub) -> None:
+    socket = Socket(hub, "a", "g")
+    hub.publish("g", text(1))
+    hub.deliver("a", text(2))
+    hub.publish("g", text(3))
+    await turn()
+    assert socket.got == ["1", "2", "3"]
+
+
+async def test_who_joins_between_two_events_gets_the_second(hub: Hub) -> None:
+    first = Socket(hub, "first", "g")
+    hub.publish("g", text(1))
+    second = Socket(hub, "second", "g")
+    hub.publish("g", text(2))
+    await turn()
+    assert (first.got, second.got) == (["1", "2"], ["2"])
+
+
+async def test_who_leaves_between_two_events_gets_the_first(hub: Hub) -> None:
+    leaver, stayer = Socket(hub, "leaver", "g"), Socket(hub, "stayer", "g")
+    hub.publish("g", text(1))
+    hub.discard("g", "leaver")
+    hub.publish("g", text(2))
+    await turn()
+    assert (leaver.got, stayer.got) == (["1"], ["1", "2"])
+
+
+async def test_a_close_stands_behind_what_was_sent_before_it(hub: Hub) -> None:
+    socket = Socket(hub, "a", "g")
+    hub.publish("g", text(1))
+    hub.publish("g", text(2))
+    hub.publish("g", {"type": "websocket.close", "code": 1000})
+    assert socket.got == ["1", "2", "websocket.close"]
+
+
+async def test_a_burst_is_bounded(hub: Hub) -> None:
+    socket = Socket(hub, "a", "g")
+    for number in range(_Burst.LIMIT + 1):
+        hub.publish("g", text(number))
+    assert len(socket.got) == _Burst.LIMIT
+    await turn()
+    assert len(socket.got) == _Burst.LIMIT + 1
+
+
+async def test_a_sink_that_takes_one_at_a_time_gets_each(
+    hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, narrow = Plain(hub, "plain", "g"), Plain(hub, "narrow", "g", room=2)
+    for number in range(5):
+        hub.publish("g", text(number))
+    await turn()
+    assert plain.got == list("01234")
+    assert narrow.got == list("01")
+    assert hub.dropped == 3
+    assert "group g: 3 of 10" in caplog.text
+
+
+def test_without_a_home_nothing_waits_for_a_turn_that_may_not_come() -> None:
+    hub = Hub()
+
+    async def attach() -> Plain:
+        return Plain(hub, "a", "g")
+
+    # The loop that was home is closed: what lived there is gone, and nothing is held back.
+    asyncio.run(attach())
+
+    async def publish() -> None:
+        assert hub.abroad() is None
+        hub.publish("g", text(1))
+
+    asyncio.run(publish())
+    assert hub._burst is None
