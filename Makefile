@@ -14,12 +14,13 @@ demo: ## serve the demo site on http://127.0.0.1:8000
 	@$(BIN)/python tools/demo.py $(PORT)
 
 test: ## install what the tests need, and run them all
+	@tools/test-packages
 	@tools/setup test
-	@test -x /usr/bin/chromium || tools/system-packages chromium fonts-dejavu-core
 	$(BIN)/pytest -q
 	HEADRACE_PURE=1 $(BIN)/pytest -q tests/protocols
 
 coverage: ## branch coverage of each room by its own tests, 95 % at least
+	@tools/test-packages
 	@tools/setup test
 	tools/coverage
 

@@ -1,4 +1,4 @@
-"""Migrate, seed and serve the demo site, and say what to open. Usage: demo.py [PORT]."""
+"""Migrate, seed and serve the demo site, and say what to open. Usage: demo.py [PORT] (0: any)."""
 
 import contextlib
 import http.client
@@ -13,6 +13,8 @@ from pathlib import Path
 DEMO = Path(__file__).resolve().parent.parent / "demo"
 HEADRACE = Path(sys.executable).with_name("headrace")
 HOST = "127.0.0.1"
+# The shell may have the settings of a project of its own.
+ENVIRONMENT = os.environ | {"DJANGO_SETTINGS_MODULE": "millpond.settings"}
 
 READY = """
 The demo is running. Open http://{host}:{port} and choose one of the users.
@@ -22,13 +24,14 @@ Ctrl-C stops it."""
 
 def listen(port: str) -> socket.socket:
     """Take the port first: if it can't be had, nothing else has been done."""
-    if not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not port.isascii() or not port.isdecimal() or int(port) > 65535:
         sys.exit(f"{port!r} is no port: write for instance make demo PORT=8001")
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, int(port)))
     except OSError as error:
+        listener.close()
         other = int(port) + 1 if 1024 <= int(port) < 65535 else 8001
         sys.exit(f"Port {port} can't be had: {error.strerror}. Try: make demo PORT={other}")
     return listener
@@ -57,7 +60,11 @@ def main() -> int:
         for command in (("migrate", "--verbosity", "0"), ("seed",)):
             # In a group of its own: Ctrl-C reaches this process, which kills the command, alone.
             subprocess.run(  # noqa: S603 - a command of our own
-                [sys.executable, "manage.py", *command], cwd=DEMO, check=True, process_group=0
+                [sys.executable, "manage.py", *command],
+                cwd=DEMO,
+                env=ENVIRONMENT,
+                check=True,
+                process_group=0,
             )
         server = subprocess.Popen(  # noqa: S603 - the same
             [
@@ -66,6 +73,7 @@ def main() -> int:
                 *("--no-access-log", "--log-level", "warning"),
             ],
             cwd=DEMO,
+            env=ENVIRONMENT,
             pass_fds=[listener.fileno()],
         )
     # A terminal sends Ctrl-C to the server too, and other programs know only this process.

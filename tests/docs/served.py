@@ -20,6 +20,7 @@ class Served:
         self.command = shlex.split(line)
         self.port = 0
         self.log: list[str] = []
+        self.expected: list[str] = []
 
     @property
     def url(self) -> str:
@@ -49,6 +50,18 @@ class Served:
             await self._reader
         assert code == 0, "".join(self.log)
 
+    def expect(self, complaint: str) -> None:
+        """Say that this in the log is what the test wanted to see."""
+        self.expected.append(complaint)
+
+    def complaints(self) -> list[str]:
+        return [
+            line
+            for line in self.log
+            if re.search("WARNING|ERROR|CRITICAL|Traceback", line)
+            and not any(expected in line for expected in self.expected)
+        ]
+
     async def _read(self) -> None:
         while await self._line():
             pass
@@ -70,4 +83,5 @@ async def served(project: Project, line: str) -> AsyncIterator[Served]:
     finally:
         await server.stop()
     log = "".join(server.log)
-    assert not re.search("WARNING|ERROR|CRITICAL|Traceback", log), log
+    assert not server.complaints(), log
+    assert all(expected in log for expected in server.expected), log
