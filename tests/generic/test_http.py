@@ -1,5 +1,7 @@
 import asyncio
 import logging
+import socket
+import struct
 
 import pytest
 
@@ -281,6 +283,9 @@ async def request(port, path="/", body=b""):
         b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s"
         % (path.encode(), len(body), body)
     )
+    # An end by reset, which no server waits for.
+    linger = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     return reader, writer
 
 

@@ -1,0 +1,420 @@
+import asyncio
+import datetime
+import decimal
+import enum
+import sys
+import threading
+import uuid
+
+import pytest
+from django.utils.safestring import mark_safe
+
+from headrace.layers.hub import Hub, ThreadSafeSink, carry, copier_for
+from headrace.testing.layers import RecordingSink
+
+
+@pytest.fixture
+def hub():
+    return Hub()
+
+
+def join(hub, group, channel, sink=None):
+    sink = sink or RecordingSink()
+    hub.attach(channel, sink)
+    assert hub.add(group, channel, hub.channels[channel])
+    return sink
+
+
+async def turn():
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+# Cost
+
+
+def steps(call):
+    """Count the lines of Python that a call runs, which is its work, whatever the clock says."""
+    count = 0
+
+    def trace(frame, event, argument):
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+class Nobody:
+    """A sink that costs nothing."""
+
+    def put(self, event):
+        return True
+
+    def transmit(self, event, frames):
+        return True
+
+
+async def work(members):
+    hub = Hub()
+    for number in range(members):
+        join(hub, "crowd", f"member.{number}", Nobody())
+        join(hub, f"group.{number}", f"other.{number}", Nobody())
+    new = "new"
+    hub.attach(new, Nobody())
+    return {
+        "add": steps(lambda: hub.add("crowd", new, hub.channels[new])),
+        "deliver": steps(lambda: hub.deliver(new, {"type": "a"})),
+        "discard": steps(lambda: hub.discard("crowd", new)),
+        "attach": steps(lambda: hub.attach("newer", Nobody())),
+        "detach": steps(lambda: hub.detach("member.7")),
+        "publish to one": steps(lambda: hub.publish("group.3", {"type": "a"})),
+        "publish to nobody": steps(lambda: hub.publish("nobody", {"type": "a"})),
+        "publish": steps(lambda: hub.publish("crowd", {"type": "a"})),
+    }
+
+
+async def test_operations_cost_what_they_touch():
+    few, many = await work(100), await work(10_000)
+    crowd_few, crowd_many = few.pop("publish"), many.pop("publish")
+    assert many == few, "not one line more with a hundred times the members"
+    assert 90 < crowd_many / crowd_few < 110, "linear in the members, and in nothing else"
+
+
+# Copies
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+def test_a_flat_event_is_copied_flat():
+    event = {
+        "type": "flat",
+        "text": mark_safe("<b>"),
+        "when": datetime.datetime(2026, 1, 1),
+        "id": uuid.uuid4(),
+        "price": decimal.Decimal(1),
+        "none": None,
+    }
+    assert copier_for(event) == dict.copy
+    assert copier_for(event)(event) == event
+
+
+class Custom:
+    def __init__(self):
+        self.items = []
+
+
+@pytest.mark.parametrize(
+    "value", [[1, [2]], {"a": {"b": []}}, {1, 2}, bytearray(b"x"), (1, [2]), Colour.RED]
+)
+def test_what_a_reader_could_change_is_copied(value):
+    event = {"type": "deep", "value": value, "shared": "text"}
+    copy = copier_for(event)(event)
+    assert copy == event
+    assert copy is not event
+    assert copy["shared"] is event["shared"]
+    if not isinstance(value, enum.Enum):
+        assert copy["value"] is not value
+
+
+def test_an_object_of_ones_own_is_copied_too():
+    event = {"type": "custom", "value": [Custom()]}
+    copy = copier_for(event)(event)
+    copy["value"][0].items.append(1)
+    assert event["value"][0].items == []
+
+
+# Memberships
+
+
+async def test_memberships_are_kept_for_one_group_as_for_many(hub):
+    sink = join(hub, "a", "channel")
+    attached = hub.channels["channel"]
+    hub.add("a", "channel", attached)
+    assert hub.joined_any("channel")
+    for group in ("b", "c", "b"):
+        hub.add(group, "channel", attached)
+    hub.discard("b", "channel")
+    hub.discard("b", "channel")
+    hub.discard("nowhere", "channel")
+    assert {group: set(members) for group, members in hub.groups.items()} == {
+        "a": {"channel"},
+        "c": {"channel"},
+    }
+    hub.discard("a", "channel")
+    hub.discard("c", "channel")
+    assert not hub.groups
+    assert not hub.joined_any("channel")
+    hub.publish("a", {"type": "x"})
+    assert not sink.events
+
+
+async def test_a_channel_that_is_not_there_joins_nothing(hub):
+    sink = join(hub, "a", "channel")
+    hub.detach("channel")
+    assert not hub.add("a", "channel", sink)
+    assert not hub.deliver("channel", {"type": "x"})
+    assert not hub.groups
+    hub.discard("a", "channel")
+    hub.leave_all("channel")
+
+
+async def test_another_sink_keeps_the_memberships(hub):
+    first = join(hub, "a", "channel")
+    hub.add("b", "channel", first)
+    second = RecordingSink()
+    hub.attach("channel", second)
+    for group in ("a", "b"):
+        hub.publish(group, {"type": "x"})
+    assert not first.events
+    assert len(second.events) == 2
+
+
+async def test_a_member_may_leave_while_it_is_served(hub):
+    class Leaves(RecordingSink):
+        def put(self, event):
+            for number in range(5):
+                hub.detach(f"member.{number}")
+            return super().put(event)
+
+        def transmit(self, event, frames):
+            hub.detach("member.7")
+            return super().transmit(event, frames)
+
+    sinks = [join(hub, "room", f"member.{number}", Leaves()) for number in range(10)]
+    hub.publish("room", {"type": "first"})
+    assert [len(sink.events) for sink in sinks] == [1] * 10
+    hub.publish("room", {"type": "second"})
+    assert [len(sink.events) for sink in sinks] == [1] * 5 + [2] * 5
+    hub.publish("room", {"type": "websocket.send", "text": "x"})
+    await turn()
+    assert [len(sink.transmitted) for sink in sinks] == [0] * 5 + [1] * 5
+
+
+async def test_who_leaves_in_the_same_turn_has_heard_what_was_said_before(hub):
+    sinks = [join(hub, "room", f"member.{number}") for number in range(3)]
+    hub.publish("room", {"type": "websocket.send", "text": "1"})
+    hub.discard("room", "member.0")
+    late = join(hub, "room", "late")
+    hub.publish("room", {"type": "websocket.send", "text": "2"})
+    await turn()
+    heard = [[event["text"] for event, _ in sink.transmitted] for sink in (*sinks, late)]
+    assert heard == [["1"], ["1", "2"], ["1", "2"], ["2"]]
+
+
+async def test_events_for_clients_keep_their_order_whatever_their_group(hub):
+    sink = join(hub, "a", "channel")
+    hub.add("b", "channel", sink)
+    for number in range(600):
+        match number % 3:
+            case 0:
+                hub.publish("a", {"type": "websocket.send", "text": str(number)})
+            case 1:
+                hub.publish("b", {"type": "websocket.send", "text": str(number)})
+            case 2:
+                hub.deliver("channel", {"type": "websocket.send", "text": str(number)})
+    hub.publish("a", {"type": "websocket.close"})
+    await turn()
+    texts = [event.get("text") for event, _ in sink.transmitted]
+    assert texts == [*map(str, range(600)), None]
+
+
+async def test_an_event_for_clients_may_be_changed_once_it_is_sent(hub):
+    sink = join(hub, "room", "member")
+    event = {"type": "websocket.send", "text": "before"}
+    hub.publish("room", event)
+    event["text"] = "after"
+    await turn()
+    assert sink.transmitted[0][0]["text"] == "before"
+
+
+# Drops
+
+
+async def test_what_is_dropped_is_counted_and_logged_once_a_second(hub, caplog, monkeypatch):
+    from headrace.layers import hub as hub_module
+
+    now = [1000.0]
+    monkeypatch.setattr(hub_module.time, "monotonic", lambda: now[0])
+    for number in range(5):
+        join(hub, "room", f"full.{number}", RecordingSink(room=0))
+    free = join(hub, "room", "free")
+    for _ in range(10):
+        hub.publish("room", {"type": "news"})
+    assert hub.dropped == 50
+    assert len(free.events) == 10
+    [record] = caplog.records
+    assert record.getMessage() == (
+        "group room: 5 of 6 members had no room for an event of type 'news': dropped there "
+        "(5 events dropped so far in this process)"
+    )
+    now[0] += 1.0
+    hub.publish("room", {"type": "news"})
+    assert "55 events dropped so far" in caplog.records[-1].getMessage()
+    assert len(caplog.records) == 2
+
+
+# Threads and loops
+
+
+class ElsewhereLoop:
+    """An event loop that runs in a thread of its own."""
+
+    def __enter__(self):
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        return self
+
+    def run(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(5)
+
+    def call(self, function, *arguments):
+        async def call():
+            return function(*arguments)
+
+        return self.run(call())
+
+    def stop(self):
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(5)
+
+    def __exit__(self, *error):
+        if self.thread.is_alive():
+            self.stop()
+        self.loop.close()
+
+
+async def test_the_loop_that_attaches_first_is_home(hub):
+    assert hub.abroad() is None
+    join(hub, "room", "here")
+    assert hub.abroad() is None
+    with ElsewhereLoop() as elsewhere:
+        assert elsewhere.call(hub.abroad) is asyncio.get_running_loop()
+        assert elsewhere.call(hub.abroad, "here") is asyncio.get_running_loop()
+
+
+async def test_a_sink_on_another_loop_is_called_there_and_in_order(hub):
+    join(hub, "room", "here")
+    with ElsewhereLoop() as elsewhere:
+        threads = []
+        done = threading.Event()
+
+        class There(RecordingSink):
+            def put(self, event):
+                threads.append(threading.current_thread())
+                if event["number"] == 49:
+                    done.set()
+                return super().put(event)
+
+        there = elsewhere.call(join, hub, "room", "there", There())
+        for number in range(50):
+            hub.publish("room", {"type": "count", "number": number})
+        hub.publish("room", {"type": "websocket.send", "text": "x"})
+        await turn()
+        assert await asyncio.to_thread(done.wait, 5)
+        elsewhere.call(lambda: None)
+        assert [event["number"] for event in there.events] == list(range(50))
+        assert [event["text"] for event, _ in there.transmitted] == ["x"]
+        assert set(threads) == {elsewhere.thread}
+        elsewhere.call(hub.detach, "there")
+        assert set(hub.groups["room"]) == {"here"}
+
+
+async def test_a_busy_loop_has_a_bound(hub, caplog):
+    join(hub, "room", "here")
+    with ElsewhereLoop() as elsewhere:
+        there = elsewhere.call(join, hub, "room", "there", RecordingSink(room=60))
+        held, let_go = threading.Event(), threading.Event()
+
+        def hold():
+            held.set()
+            let_go.wait(5)
+
+        elsewhere.loop.call_soon_threadsafe(hold)
+        held.wait(5)
+        for number in range(150):
+            hub.publish("room", {"type": "count", "number": number})
+        assert hub.dropped == 50
+        let_go.set()
+        elsewhere.call(lambda: None)
+        assert len(there.events) == 60
+        assert hub.dropped == 50 + 40  # and what had no room there
+
+
+async def test_a_loop_that_is_closed_takes_its_consumers_with_it(hub):
+    join(hub, "room", "here")
+    with ElsewhereLoop() as elsewhere:
+        elsewhere.call(join, hub, "room", "there")
+    hub.publish("room", {"type": "news"})
+    assert set(hub.groups["room"]) == {"here"}
+    assert set(hub.channels) == {"here"}
+
+
+class Anywhere(ThreadSafeSink):
+    def __init__(self):
+        self.events = []
+
+    def put(self, event):
+        self.events.append(event)
+        return True
+
+
+async def test_when_the_home_is_closed_the_next_loop_is_home(hub):
+    with ElsewhereLoop() as elsewhere:
+        elsewhere.call(join, hub, "room", "gone")
+        anywhere = elsewhere.call(join, hub, "room", "anywhere", Anywhere())
+        assert hub.abroad() is elsewhere.loop
+        assert hub.abroad("anywhere") is None
+    assert hub.abroad() is None
+    assert set(hub.groups["room"]) == {"anywhere"}
+    join(hub, "room", "here")
+    assert hub.abroad() is None
+    hub.publish("room", {"type": "news"})
+    assert anywhere.events == [{"type": "news"}]
+
+
+async def test_attaching_after_the_home_is_closed_settles_anew(hub):
+    with ElsewhereLoop() as elsewhere:
+        elsewhere.call(join, hub, "room", "gone")
+    here = join(hub, "room", "here")
+    hub.publish("room", {"type": "news"})
+    assert here.events
+    assert "gone" not in hub.channels
+
+
+def test_a_thread_safe_sink_has_to_do_the_work():
+    for call in (ThreadSafeSink().put, lambda event: ThreadSafeSink().transmit(event, {})):
+        with pytest.raises(NotImplementedError):
+            call({})
+
+
+# Carrying
+
+
+async def test_a_call_is_carried_to_its_loop_and_its_result_back():
+    with ElsewhereLoop() as elsewhere:
+        assert await carry(elsewhere.loop, threading.current_thread) is elsewhere.thread
+        with pytest.raises(ZeroDivisionError):
+            await carry(elsewhere.loop, lambda: 1 / 0)
+
+
+async def test_a_call_to_a_closed_or_a_stopped_loop_is_given_up():
+    with ElsewhereLoop() as elsewhere:
+        elsewhere.stop()
+        assert await carry(elsewhere.loop, threading.current_thread) is None
+    assert await carry(elsewhere.loop, threading.current_thread) is None
+
+
+async def test_a_loop_that_stops_meanwhile_is_noticed():
+    with ElsewhereLoop() as elsewhere:
+        elsewhere.loop.call_soon_threadsafe(elsewhere.loop.stop)
+        assert await carry(elsewhere.loop, lambda: "made") in (None, "made")
