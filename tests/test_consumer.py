@@ -3,6 +3,7 @@ import gc
 import inspect
 import logging
 import threading
+import tracemalloc
 
 import pytest
 from asgiref.sync import iscoroutinefunction
@@ -493,6 +494,63 @@ async def test_an_idle_consumer_keeps_no_message_alive():
     await communicator.disconnect()
 
 
+async def test_an_idle_consumer_is_small(layer):
+    """With its channel and one membership; what the server keeps is not counted here."""
+
+    class Member(AsyncWebsocketConsumer):
+        groups = ("room",)
+
+    class Lane:
+        capacity = 0
+
+        def __init__(self):
+            self.waiter = asyncio.get_running_loop().create_future()
+            self.events = [{"type": "websocket.connect"}]
+
+        async def receive(self):
+            if not self.events:
+                await self.waiter
+            return self.events.pop()
+
+        async def send(self, message):
+            pass
+
+        def put(self, event):
+            return True
+
+        def transmit(self, event, frames):
+            return True
+
+    async def waits(scope, receive, send):
+        await receive()
+        await receive()
+
+    async def size(application, number=2000):
+        lanes = [Lane() for _ in range(number)]
+        calls = [
+            (
+                {"type": "websocket", "extensions": {"headrace": {"lane": lane}}},
+                lane.receive,
+                lane.send,
+            )
+            for lane in lanes
+        ]
+        gc.collect()
+        tracemalloc.start()
+        tasks = [asyncio.ensure_future(application(*call)) for call in calls]
+        await turns()
+        gc.collect()
+        bytes_each = tracemalloc.get_traced_memory()[0] / number
+        tracemalloc.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        return bytes_each
+
+    await size(Member.as_asgi(), 10)  # whatever is made once
+    assert await size(Member.as_asgi()) - await size(waits) < 1200
+
+
 async def test_an_application_whose_loop_is_gone_still_leaves_its_groups(layer):
     """Its coroutine is closed, not cancelled: nothing can be awaited any more."""
 
@@ -511,7 +569,7 @@ async def test_an_application_whose_loop_is_gone_still_leaves_its_groups(layer):
     connected = []
     lane = type("Lane", (), {"receive": staticmethod(receive), "send": staticmethod(send)})()
     lane.put = lane.transmit = lambda *args: True
-    scope = {"type": "websocket", "extensions": {"headrace": {"lane": lane}}}
+    scope = {"type": "websocket", "extensions": {"headrace": {"lane": lambda *callables: lane}}}
     running = Member.as_asgi()(scope, lane.receive, lane.send)
     running.send(None)
     assert set(layer.groups) == {"room"}

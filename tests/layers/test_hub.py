@@ -236,6 +236,48 @@ async def test_an_event_for_clients_may_be_changed_once_it_is_sent(hub):
     assert sink.transmitted[0][0]["text"] == "before"
 
 
+async def test_a_member_that_fails_does_not_silence_the_others(hub, caplog):
+    class Broken(RecordingSink):
+        def put(self, event):
+            raise LookupError
+
+        def transmit(self, event, frames):
+            raise LookupError
+
+    for number in range(3):
+        join(hub, "room", f"broken.{number}", Broken())
+    sink = join(hub, "room", "sound")
+    hub.publish("room", {"type": "news"})
+    for text in "ab":
+        hub.publish("room", {"type": "websocket.send", "text": text})
+    await turn()
+    hub.publish("room", {"type": "websocket.send", "text": "c"})
+    await turn()
+    assert len(sink.events) == 1
+    assert [event["text"] for event, _ in sink.transmitted] == ["a", "b", "c"]
+    assert len(caplog.records) == 9
+
+
+async def test_a_burst_is_one_walk(hub):
+    class Takes(RecordingSink):
+        def __init__(self):
+            super().__init__()
+            self.bursts = []
+
+        def transmit_burst(self, events, bursts):
+            self.bursts.append((list(events), bursts))
+            return 1
+
+    sinks = [join(hub, "room", f"member.{number}", Takes()) for number in range(3)]
+    for number in range(300):
+        hub.publish("room", {"type": "websocket.send", "text": str(number)})
+    await turn()
+    for sink in sinks:
+        assert [len(events) for events, _ in sink.bursts] == [256, 44]
+    assert sinks[0].bursts[0][1] is sinks[1].bursts[0][1]
+    assert hub.dropped == 6
+
+
 # Drops
 
 

@@ -333,6 +333,25 @@ async def test_from_a_thread_that_has_no_part_in_the_loop(layer):
     assert len(outcomes) == 1
 
 
+async def test_what_is_for_clients_is_pulled_in_order_from_another_thread(layer):
+    await attached(layer, "room")
+    await layer.group_add("room", "work")
+
+    def manage():
+        for number in range(30):
+            event = {"type": "websocket.send", "text": str(number)}
+            if number % 2:
+                async_to_sync(layer.group_send)("room", event)
+            else:
+                async_to_sync(layer.send)("work", event)
+
+    thread = threading.Thread(target=manage)
+    thread.start()
+    texts = [(await asyncio.wait_for(layer.receive("work"), 5))["text"] for _ in range(30)]
+    thread.join()
+    assert texts == [*map(str, range(30))]
+
+
 async def test_a_reader_on_another_loop_is_woken(layer):
     with ElsewhereLoop() as elsewhere:
         reading = asyncio.wrap_future(

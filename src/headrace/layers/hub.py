@@ -259,7 +259,7 @@ class Hub:
     def abroad(self, channel: str | None = None) -> asyncio.AbstractEventLoop | None:
         """Return the loop to which a delivery has to be carried; None: call it right here.
 
-        With a channel: for a delivery to that channel alone.
+        With a channel: for the delivery of an event for a handler to that channel alone.
         """
         home = self._home
         if home is None or home is asyncio.get_running_loop():
@@ -299,52 +299,60 @@ class Hub:
         copy_of = copier_for(event)
         refused = 0
         for sink in sinks:
-            if not sink.put(copy_of(event)):
-                refused += 1
+            try:
+                if not sink.put(copy_of(event)):
+                    refused += 1
+            except Exception:
+                # A member that breaks its promise must not silence those behind it.
+                logger.exception("group %s: a member failed to take an event", group)
         if refused:
             self.report_dropped(f"group {group}", event, refused, len(sinks))
 
     def _join_burst(self, group: str, members: dict[str, Sink], event: Event) -> None:
-        # A close stands by itself: what comes behind it meets a closed connection.
-        alone = event["type"] == "websocket.close" or self._home is None
+        home = self._home
+        # A close stands by itself: what comes behind it meets a closed connection. And without
+        # a home there is no turn to wait for.
+        if home is None or event["type"] == "websocket.close":
+            self.end_burst()
+            self._transmit(group, list(members.values()), [event])
+            return
         burst = self._burst
         if (
             burst is None
-            or alone
             or burst.group != group
             or burst.changes != self._changes
             or len(burst.events) >= burst.LIMIT
         ):
             self.end_burst()
             burst = self._burst = _Burst(group, list(members.values()), self._changes)
-            if self._home is not None and not alone:
-                self._home.call_soon(self.end_burst)
+            home.call_soon(self.end_burst)
         burst.events.append(event)
-        if alone:
-            self.end_burst()
 
     def end_burst(self) -> None:
         """Hand over the client-bound events that wait for the end of this turn."""
         burst, self._burst = self._burst, None
-        if burst is None:
-            return
-        events, refused = burst.events, 0
-        if len(events) == 1:
-            frames: Frames = {}
-            for sink in burst.sinks:
-                if not sink.transmit(events[0], frames):
-                    refused += 1
-        else:
-            bursts: Bursts = {}
-            for sink in burst.sinks:
-                take = getattr(sink, "transmit_burst", None)
-                if take is not None:
+        if burst is not None:
+            self._transmit(burst.group, burst.sinks, burst.events)
+
+    def _transmit(self, group: str, sinks: list[Sink], events: list[Event]) -> None:
+        refused = 0
+        event, single = events[0], len(events) == 1
+        frames: Frames = {}
+        bursts: Bursts = {}
+        for sink in sinks:
+            try:
+                if single:
+                    if not sink.transmit(event, frames):
+                        refused += 1
+                elif (take := getattr(sink, "transmit_burst", None)) is not None:
                     refused += take(events, bursts)
                 else:
-                    refused += sum(not sink.transmit(event, {}) for event in events)
+                    refused += sum(not sink.transmit(each, {}) for each in events)
+            except Exception:
+                # A member that breaks its promise must not silence those behind it.
+                logger.exception("group %s: a member failed to take an event", group)
         if refused:
-            total = len(burst.sinks) * len(events)
-            self.report_dropped(f"group {burst.group}", events[-1], refused, total)
+            self.report_dropped(f"group {group}", events[-1], refused, len(sinks) * len(events))
 
     def report_dropped(self, where: str, event: Event, refused: int, members: int) -> None:
         """Count events that were dropped; log it, but not more often than is legible."""

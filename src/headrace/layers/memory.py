@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 
-from .base import BaseChannelLayer, Capacities, Event, Frames, Sink
+from .base import BaseChannelLayer, Capacities, Event, Frames, Sink, is_client_event
 from .hub import Hub, ThreadSafeSink, carry, hand_over
 
 __all__ = ["InMemoryChannelLayer", "Mailbox"]
@@ -227,9 +227,11 @@ class InMemoryChannelLayer(BaseChannelLayer):
         self.require_valid_channel_name(channel)
         _require_message(message)
         hub = self._hub
+        # What is for a client joins the queue of such events, wherever it goes.
+        alone = None if is_client_event(message) else channel
         while True:
             sink = self._open(channel)
-            home = hub.abroad(channel)
+            home = hub.abroad(alone)
             if home is None:
                 taken = hub.deliver(channel, message)
             else:
