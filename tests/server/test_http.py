@@ -331,6 +331,23 @@ async def test_the_rest_of_an_unwanted_body_is_not_waited_for():
             assert not response.all(b"connection")
 
 
+async def test_an_answer_may_come_in_the_middle_of_what_arrives():
+    async def app(scope, receive, send):
+        if scope["method"] == "POST":
+            await receive()
+            await receive()
+        await respond(send, scope["method"].encode())
+
+    async with serving(app) as server, connected(server) as client:
+        for _ in range(3):
+            await client.send(b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\n\r\nab")
+            await until(lambda: connection_of(server)._exchange)
+            await until(lambda: connection_of(server)._exchange._wake)
+            await client.send(b"cd")
+            assert (await client.read_response()).body == b"POST"
+            assert (await client.get()).body == b"GET"
+
+
 async def test_continue_is_said_when_the_application_reads():
     gate = asyncio.Event()
 
@@ -519,10 +536,14 @@ async def test_a_long_response_reaches_a_slow_reader_although_the_connection_clo
             await until(lambda: connection._lingering or connection._outbox.paused)
             # However often the server looks: as long as the client takes something, it waits.
             got = b""
+            now = asyncio.get_running_loop().time()
             while len(got) < len(expected):
                 got += await client.read(min(len(expected) // 4, len(expected) - len(got)))
-                if not connection._transport.is_closing():
-                    connection.expire(asyncio.get_running_loop().time())
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                now += 61
+                if not connection._transport.is_closing() and connection._outbox.paused:
+                    connection.expire(now)
             assert got == expected
             assert await client.read_to_end() == b""
 
@@ -656,13 +677,14 @@ async def test_sys_exit_in_an_application_ends_no_server(errors):
     assert "raised SystemExit" in errors.text
 
 
-async def test_an_application_that_cancels_itself_is_answered_for():
+async def test_an_application_that_cancels_itself_is_answered_for(errors):
     async def app(scope, receive, send):
         asyncio.current_task().cancel()
         await asyncio.sleep(0)
 
     async with serving(app) as server, connected(server) as client:
         assert (await client.get()).status == 500
+    assert "the application was cancelled, on GET /" in errors.text
 
 
 class NoSuchPath(ValueError):

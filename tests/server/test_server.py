@@ -268,6 +268,7 @@ async def test_a_stop_has_a_deadline(caplog):
         await server.stop()
         assert sorted(cancelled) == ["http", "websocket"]
     assert "have not ended in 0.2 s: they are cut off" in caplog.text
+    assert "was cancelled" not in caplog.text
 
 
 async def test_a_second_stop_is_in_a_hurry(caplog):

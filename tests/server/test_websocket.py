@@ -61,7 +61,8 @@ class Session:
 
     @property
     def lane(self):
-        return self.scope["extensions"]["headrace"]["lane"]
+        lane_behind = self.scope["extensions"]["headrace"]["lane"]
+        return lane_behind(self.receive, self.send)
 
 
 @pytest.fixture
@@ -424,7 +425,7 @@ async def test_an_exception_of_a_class_with_a_status_denies(errors):
 
 
 @pytest.mark.parametrize(
-    "app_kind", ["raises", "returns", "raises when called", "gives an awaitable", "exits"]
+    "app_kind", ["raises", "returns", "raises when called", "gives an awaitable"]
 )
 async def test_an_application_that_fails_before_the_accept_is_answered_for(app_kind, errors):
     async def raises(scope, receive, send):
@@ -446,7 +447,6 @@ async def test_an_application_that_fails_before_the_accept_is_answered_for(app_k
         "returns": returns,
         "raises when called": raises_when_called,
         "gives an awaitable": lambda scope, receive, send: Awaitable(),
-        "exits": raises,
     }
     async with serving(apps[app_kind]) as server, connected(server) as client:
         await client.send(handshake())
@@ -858,7 +858,8 @@ async def test_the_application_closes(message, code, reason):
         session.free.set()
 
 
-async def test_a_client_that_never_answers_the_close_is_left():
+async def test_a_client_that_never_answers_the_close_is_left(monkeypatch):
+    monkeypatch.setattr("headrace.server.websocket.LINGER_S", 0.1)
     session = Session()
     async with serving(session, close_timeout_s=0.2) as server, connected(server) as client:
         await client.open_websocket()
@@ -916,7 +917,7 @@ async def test_an_application_that_raises_closes_with_1011_at_once(errors):
     assert "by design" in errors.text
 
 
-async def test_an_application_that_cancels_itself_closes_with_1011():
+async def test_an_application_that_cancels_itself_closes_with_1011(errors):
     async def app(scope, receive, send):
         await receive()
         await send(ACCEPT)
@@ -926,6 +927,7 @@ async def test_an_application_that_cancels_itself_closes_with_1011():
     async with serving(app) as server, connected(server) as client:
         await client.open_websocket()
         assert (await client.read_close())[0] == 1011
+    assert "the application was cancelled on a WebSocket" in errors.text
 
 
 async def test_sending_to_a_client_that_is_gone_is_no_error_of_the_application(errors):
@@ -1072,6 +1074,7 @@ async def test_a_stop_before_the_accept_closes_after_it():
         await session.send(ACCEPT)
         assert (await client.read_head()).status == 101
         assert (await client.read_close())[0] == 1001
+        await client.send_close(1001)
         session.free.set()
         await stopping
 
@@ -1366,6 +1369,36 @@ async def test_a_connection_with_a_wire_of_its_own_encodes_for_itself():
             (0x40 | TEXT, b"1:x"),
             (0x40 | TEXT, b"2:x"),
         ]
+        session.free.set()
+
+
+async def test_a_burst_is_sent_as_one_or_one_by_one():
+    session = Session(accepts=False)
+    events = [{"type": "websocket.send", "text": str(number)} for number in range(EARLY_EVENTS)]
+    async with serving(session, outbox_limit_bytes=4000) as server, connected(server) as client:
+        await client.send(handshake())
+        await session.called.wait()
+        bursts = {}
+        assert session.lane.transmit_burst(events, bursts) == 0
+        assert session.lane.transmit_burst(events[:2], bursts) == 2
+        await session.send(ACCEPT)
+        assert (await client.read_head()).status == 101
+        for _ in range(2):
+            assert session.lane.transmit_burst(events, bursts) == 0
+        assert len(bursts) == 1
+        for _ in range(3):
+            for number in range(EARLY_EVENTS):
+                assert await client.read_text() == str(number)
+        # To a client that takes no more they go one by one, for each may be dropped.
+        stream = connection_of(server)
+        stream.outbox.pause()
+        stream.transmit_burst(events, bursts)
+        assert stream.outbox.waiting_bytes == sum(len(event["text"]) + 2 for event in events)
+        stream.outbox.resume()
+        await client.send_close()
+        while (await session.receive())["type"] != "websocket.disconnect":
+            pass
+        assert session.lane.transmit_burst(events, bursts) == 0
         session.free.set()
 
 

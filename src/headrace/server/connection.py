@@ -163,9 +163,10 @@ class Connection(asyncio.Protocol):
                         self._open_websocket(event, has_body=len(events) > 2)
                         return
                     self._begin(event)
+                # The application may have answered, in place, to what came before.
                 case BodyReceived(data):
-                    assert self._exchange is not None
-                    self._exchange.body(data, more=True)
+                    if self._exchange is not None:
+                        self._exchange.body(data, more=True)
                 case RequestCompleted():
                     if self._exchange is not None:
                         self._exchange.body(b"", more=False)
@@ -219,11 +220,10 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange = Exchange(runtime, self, self._engine, self._outbox, request)
         exchange.start(scope)
 
-    def finished(self, exchange: "Exchange") -> None:
+    def finished(self) -> None:
         """Go on after a response that is complete, or that never will be."""
-        if self._exchange is exchange:
-            self._exchange = None
-            self.after()
+        self._exchange = None
+        self.after()
 
     def _break_off(self, status: int) -> None:
         exchange, self._exchange = self._exchange, None

@@ -99,8 +99,6 @@ class Exchange(Inbox):
 
     def body(self, data: bytes, *, more: bool) -> None:
         """Take a part of the request's body."""
-        if self._answered:
-            return  # the rest of a body that the application didn't want
         self._body_complete = not more
         self._waiting_bytes += len(data)
         events = self._events
@@ -199,13 +197,19 @@ class Exchange(Inbox):
         self._waiting_bytes = 0
         self._events[:] = [{"type": "http.disconnect"}]
         self.note()
-        self._connection.finished(self)
+        self._connection.finished()
 
     async def _run(self, scope: Scope) -> None:
         try:
             await self._runtime.app(scope, self.receive, self.send)
         except asyncio.CancelledError:
-            # By the server, which has seen to the connection; or by the application's own doing.
+            if not self._gone and not self._answered:
+                # Not by the server, which sees to the connection first.
+                logger.error(
+                    "%s: the application was cancelled, on %s",
+                    self._connection.peer,
+                    _named(self._request),
+                )
             self._fail(500, "the application could not answer")
             raise
         except (KeyboardInterrupt, GeneratorExit):

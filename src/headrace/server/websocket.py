@@ -161,8 +161,11 @@ class WebSocketStream(Inbox):
                 runtime.counters.application_errors += 1
                 logger.error("%s: the application neither accepted nor closed", self.peer)
             self._end(CloseCode.NORMAL_CLOSURE, "")
-        elif error is CANCELLED or (self.phase is Phase.CLOSED and comes_of_disconnect(error)):
+        elif self.phase is Phase.CLOSED and (error is CANCELLED or comes_of_disconnect(error)):
             logger.debug("%s: the application ended with its connection: %r", self.peer, error)
+        elif error is CANCELLED:
+            # Not by the server, which sees to the connection first.
+            logger.error("%s: the application was cancelled on a WebSocket", self.peer)
             self._end(CloseCode.INTERNAL_ERROR, "the application was cancelled")
         elif self.phase is Phase.CONNECTING and (status := refusal_status(error)) is not None:
             reason = printable(str(error))
