@@ -68,13 +68,11 @@ def get_handler_name(message: Event) -> str:
 
 
 class Lane(Protocol):
-    """What Headrace's server offers in ``scope["extensions"]["headrace"]["lane"]``.
+    """The connection of Headrace's own server, as a ``Sink``.
 
-    It is a ``Sink`` whose events come out of the connection's own ``receive``.
+    Its events come out of the connection's own ``receive``.
     """
 
-    receive: Receive
-    send: Send
     #: Events of the channel layer that may wait for the consumer.
     capacity: int
 
@@ -87,9 +85,8 @@ def _lane(scope: dict[str, Any], receive: Receive, send: Send) -> Lane | None:
     extension = scope.get("extensions", {}).get("headrace")
     if extension is None:
         return None
-    lane: Lane = extension["lane"]
-    # Bound methods are equal when they are one function bound to one object.
-    return lane if lane.receive == receive and lane.send == send else None
+    lane_behind: Callable[[Receive, Send], Lane | None] = extension["lane"]
+    return lane_behind(receive, send)
 
 
 class _ClientGone(OSError):

@@ -65,7 +65,7 @@ def websocket_scope(
     client: Address | None,
     server: Address | None,
     subprotocols: list[str],
-    lane: object,
+    extension: dict[str, Any],
 ) -> Scope:
     """Return the scope of a WebSocket."""
     return {
@@ -74,7 +74,7 @@ def websocket_scope(
         "http_version": request.http_version,
         **_common(request, runtime, "wss" if scheme == "https" else "ws", client, server),
         "subprotocols": subprotocols,
-        "extensions": {"websocket.http.response": _NO_OPTIONS, "headrace": {"lane": lane}},
+        "extensions": {"websocket.http.response": _NO_OPTIONS, "headrace": extension},
     }
 
 

@@ -11,6 +11,7 @@ Rules of this file:
 
 import asyncio
 import logging
+import sys
 from typing import cast
 
 from ..exceptions import HandshakeError
@@ -29,7 +30,7 @@ from .asgi import http_scope, peer_name, websocket_scope
 from .http import Exchange, log_access
 from .outbox import Outbox
 from .runtime import Address, Runtime
-from .websocket import WebSocketStream
+from .websocket import EXTENSION, WebSocketStream
 
 __all__ = ["Connection"]
 
@@ -259,7 +260,7 @@ class Connection(asyncio.Protocol):
                 client=self._client,
                 server=self._server,
                 subprotocols=handshake.subprotocols,
-                lane=stream,
+                extension=EXTENSION,
             )
         )
         runtime.leave(self)
@@ -453,5 +454,6 @@ def _wants_websocket(request: RequestReceived) -> bool:
 def _address(name: object) -> Address | None:
     """Return host and port; of a Unix socket its path, if it has one, and no port."""
     if isinstance(name, tuple):
-        return cast("Address", name[:2])
+        # Behind a proxy, thousands of connections come from one host: it is kept once.
+        return sys.intern(name[0]), name[1]
     return (name, None) if isinstance(name, str) and name else None

@@ -37,9 +37,9 @@ from .asgi import (
 )
 from .inbox import Inbox
 from .outbox import HIGH_WATER_BYTES, Outbox
-from .runtime import Address, Message, Runtime, Scope
+from .runtime import Address, Message, Receive, Runtime, Scope, Send
 
-__all__ = ["Opening", "Phase", "WebSocketStream"]
+__all__ = ["EXTENSION", "Opening", "Phase", "WebSocketStream", "lane_behind"]
 
 logger = logging.getLogger("headrace.server")
 
@@ -607,6 +607,22 @@ class WebSocketStream(Inbox):
     def _abort(self) -> None:
         self.transport.abort()
 
+
+def lane_behind(receive: Receive, send: Send) -> WebSocketStream | None:
+    """Return the WebSocket whose own ``receive`` and ``send`` these are.
+
+    None where a middleware has put something else in the place of one of them: the lane
+    would bypass it.
+    """
+    stream = getattr(send, "__self__", None)
+    if isinstance(stream, WebSocketStream) and stream.send == send and stream.receive == receive:
+        return stream
+    return None
+
+
+#: ``scope["extensions"]["headrace"]``, the same for all: a dictionary of its own would cost
+#: each idle connection 184 bytes.
+EXTENSION: dict[str, Any] = {"lane": lane_behind}
 
 _EXPECTED = {
     Phase.CONNECTING: "websocket.accept, websocket.close or websocket.http.response.start",
