@@ -503,6 +503,9 @@ async def test_an_idle_consumer_is_small(layer):
     class Lane:
         capacity = 0
 
+        def __call__(self, receive, send):
+            return self
+
         def __init__(self):
             self.waiter = asyncio.get_running_loop().create_future()
             self.events = [{"type": "websocket.connect"}]

@@ -1,0 +1,99 @@
+"""The pages about consumers and channel layers: their examples do what they say."""
+
+import asyncio
+
+import pytest
+import websockets
+from django.test import override_settings
+
+from headrace.layers import InMemoryChannelLayer, channel_layers
+from headrace.server.config import Config
+from headrace.server.server import Server
+from headrace.testing import HttpCommunicator, WebsocketCommunicator
+from tests.documented import documented
+
+
+@pytest.fixture(autouse=True)
+def layer():
+    layer = InMemoryChannelLayer()
+    old = channel_layers.set("default", layer)
+    yield layer
+    channel_layers.set("default", old)
+
+
+@pytest.fixture(scope="module")
+def consumers():
+    return documented("consumers.md")
+
+
+@pytest.fixture(scope="module")
+def layers():
+    return documented("layers.md")
+
+
+async def test_the_tests_of_the_page(consumers):
+    await consumers.test_everyone_hears()
+    await consumers.test_a_page()
+
+
+@pytest.mark.parametrize("name", ["RoomConsumer", "SyncRoomConsumer"])
+async def test_the_rooms_over_a_server(consumers, layer, name):
+    async with Server(getattr(consumers, name).as_asgi(), Config(port=0)) as server:
+        address = f"ws://127.0.0.1:{server.port}"
+        async with websockets.connect(address) as ada, websockets.connect(address) as grace:
+            await ada.send("hello")
+            assert [await ada.recv(), await grace.recv()] == ["hello", "hello"]
+            await consumers.announce(layer, "to all")
+            assert [await ada.recv(), await grace.recv()] == ["to all", "to all"]
+            await consumers.close_the_lobby(layer)
+            await ada.wait_closed()
+            assert ada.close_code == 4001
+
+
+async def test_the_clock(consumers):
+    communicator = WebsocketCommunicator(consumers.ClockConsumer.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_json_to({"hours": 2})
+    assert await communicator.receive_json_from() == {"time": "2026-01-01T00:00:00+02:00"}
+    await communicator.disconnect()
+
+
+async def test_the_stream_of_news(consumers, layer):
+    communicator = HttpCommunicator(consumers.NewsConsumer.as_asgi(), "GET", "/")
+    responding = asyncio.ensure_future(communicator.get_response())
+    async with asyncio.timeout(5):
+        while "news" not in layer.groups:  # noqa: ASYNC110 - the example has no event to wait for
+            await asyncio.sleep(0)
+    await layer.group_send("news", {"type": "news.item", "title": "one"})
+    await layer.group_send("news", {"type": "news.item", "title": "two", "last": True})
+    assert (await responding)["body"] == b": hello\n\ndata: one\n\ndata: two\n\n"
+    await communicator.wait()
+
+
+async def test_the_plain_echo(consumers):
+    communicator = WebsocketCommunicator(consumers.EchoConsumer.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_to("hello")
+    assert await communicator.receive_from() == "hello"
+    await communicator.disconnect()
+
+
+async def test_from_a_view_and_from_a_coroutine(layers, consumers):
+    communicator = WebsocketCommunicator(consumers.RoomConsumer.as_asgi(), "/")
+    await communicator.connect()
+    await layers.tell_everyone("one")
+    await asyncio.to_thread(layers.tell_everyone_from_a_view, "two")
+    assert [await communicator.receive_from() for _ in range(2)] == ["one", "two"]
+    await communicator.disconnect()
+
+
+async def test_the_configuration(layers):
+    with override_settings(CHANNEL_LAYERS=layers.CHANNEL_LAYERS):
+        layer = layers.get_channel_layer()
+        assert isinstance(layer, InMemoryChannelLayer)
+        assert layer.get_capacity("thumbnails.make") == 1000
+        await layers.test_work_is_done()
+
+
+def test_the_suite_of_the_page(layers):
+    layers.TestMyLayer().test_messages_come_in_the_order_in_which_they_were_sent()
