@@ -103,8 +103,8 @@ def test_a_flat_event_is_copied_flat():
         "price": decimal.Decimal(1),
         "none": None,
     }
-    assert copier_for(event) == dict.copy
-    assert copier_for(event)(event) == event
+    assert copier_for(event) == event.copy, "at the cost of one copy of a dictionary"
+    assert copier_for(event)() == event
 
 
 class Custom:
@@ -117,7 +117,7 @@ class Custom:
 )
 def test_what_a_reader_could_change_is_copied(value):
     event = {"type": "deep", "value": value, "shared": "text"}
-    copy = copier_for(event)(event)
+    copy = copier_for(event)()
     assert copy == event
     assert copy is not event
     assert copy["shared"] is event["shared"]
@@ -127,7 +127,7 @@ def test_what_a_reader_could_change_is_copied(value):
 
 def test_an_object_of_ones_own_is_copied_too():
     event = {"type": "custom", "value": [Custom()]}
-    copy = copier_for(event)(event)
+    copy = copier_for(event)()
     copy["value"][0].items.append(1)
     assert event["value"][0].items == []
 

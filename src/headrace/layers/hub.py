@@ -21,11 +21,12 @@ import concurrent.futures
 import copy
 import datetime
 import decimal
+import functools
 import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
 from .base import Bursts, Event, Frames, Sink, check_client_event, is_client_event
@@ -51,27 +52,40 @@ _IMMUTABLE = (
 )
 
 
-def _thaw(value: Any) -> Any:
-    """Copy what a reader could change; share everything else."""
+def _copier(value: Any) -> Callable[[], Any] | None:
+    """Return what makes one more copy of a value; None: a reader can't change it."""
     if isinstance(value, _IMMUTABLE):
-        return value
+        return None
     if type(value) is dict:
-        return {key: _thaw(item) for key, item in value.items()}
+        return _container_copier(value, value.items())
     if type(value) is list:
-        return [_thaw(item) for item in value]
-    return copy.deepcopy(value)
+        return _container_copier(value, enumerate(value))
+    return functools.partial(copy.deepcopy, value)
 
 
-def copier_for(event: Event) -> Callable[[Event], Event]:
-    """Return the cheapest function that copies this event for one more reader.
+def _container_copier(container: Any, items: Iterable[tuple[Any, Any]]) -> Callable[[], Any]:
+    changeable = [(key, copier) for key, item in items if (copier := _copier(item)) is not None]
+    copy_of_container: Callable[[], Any] = container.copy
+    if not changeable:
+        return copy_of_container
+
+    def copy_all() -> Any:
+        new = copy_of_container()
+        for key, copy_of_item in changeable:
+            new[key] = copy_of_item()
+        return new
+
+    return copy_all
+
+
+def copier_for(event: Event) -> Callable[[], Event]:
+    """Return the cheapest function that makes one more copy of this event.
 
     Each handler gets an event of its own, for handlers do change them
-    (``event.pop("type")``). Most events are flat: they cost one ``dict.copy``.
+    (``event.pop("type")``). The event is looked through once, here; after that a flat one,
+    as most are, costs one ``dict.copy`` a copy, and what nobody can change is shared.
     """
-    for value in event.values():
-        if not isinstance(value, _IMMUTABLE):
-            return _thaw
-    return dict.copy
+    return _container_copier(event, event.items())
 
 
 def hand_over(sink: Sink, event: Event) -> bool:
@@ -279,7 +293,7 @@ class Hub:
         if is_client_event(event):
             check_client_event(event)
             self.end_burst()
-        return hand_over(sink, copier_for(event)(event))
+        return hand_over(sink, copier_for(event)())
 
     def publish(self, group: str, event: Event) -> None:
         """Hand the event to every member of the group.
@@ -296,11 +310,11 @@ class Hub:
             return
         # A snapshot: taking an event may end a consumer, and other threads come and go.
         sinks = list(members.values())
-        copy_of = copier_for(event)
+        copy_of_event = copier_for(event)
         refused = 0
         for sink in sinks:
             try:
-                if not sink.put(copy_of(event)):
+                if not sink.put(copy_of_event()):
                     refused += 1
             except Exception:
                 # A member that breaks its promise must not silence those behind it.
