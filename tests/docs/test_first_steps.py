@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,13 @@ def user_without_rights(tmp_path):
 
 
 def test_packages_need_root_or_sudo(user_without_rights):
+    done = run("tools/system-packages", "python3-venv", PATH=user_without_rights)
+    assert done.returncode == 1
+    assert "As root, run: apt-get install python3-venv" in done.stderr
+
+
+def test_packages_need_a_sudo_that_lets_us(user_without_rights):
+    program(Path(user_without_rights), "sudo", "echo sudo: a password is required >&2; exit 1")
     done = run("tools/system-packages", "python3-venv", PATH=user_without_rights)
     assert done.returncode == 1
     assert "As root, run: apt-get install python3-venv" in done.stderr
