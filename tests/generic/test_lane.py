@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed
 from headrace.protocols.websocket import WebSocketEngine
 
 from .conftest import headrace_serves, wraps_send
-from .probes import AsyncProbe
+from .probes import AsyncProbe, Diary
 
 MEMBERS = 200
 
@@ -159,6 +159,36 @@ async def test_a_slow_consumer_has_a_bounded_inbox(layer, client, caplog):
     assert len(dropped) == 1, "one line a second is enough"
 
 
+@pytest.mark.parametrize("wrap", [lambda app: app, wraps_send], ids=["lane", "own inbox"])
+async def test_a_flood_from_the_layer_does_not_make_the_consumer_deaf(layer, client, wrap):
+    """More events than it can handle, all the time: it still hears its client, and its leaving."""
+
+    class Flooded(AsyncProbe):
+        diary = Diary()
+        groups = ("room",)
+
+        async def room_event(self, event):
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+    async def flood():
+        while True:
+            for _ in range(50):
+                await layer.group_send("room", {"type": "room.event"})
+            await asyncio.sleep(0)
+
+    async with headrace_serves(wrap(Flooded.as_asgi())) as port:
+        async with client(port) as socket:
+            flooding = asyncio.ensure_future(flood())
+            for number in range(100):  # more than the inbox holds of the client's messages
+                await socket.send(f"echo {number}")
+            async with asyncio.timeout(20):
+                assert [await socket.recv() for _ in range(100)] == [*map(str, range(100))]
+        await Flooded.diary.until("disconnect", 1000)
+        flooding.cancel()
+    assert layer.dropped
+
+
 async def test_a_stopping_server_tells_everyone(layer, probe, client, caplog):
     probe.groups = ["room"]
     async with headrace_serves(probe.as_asgi()) as port:
@@ -173,8 +203,6 @@ async def test_a_stopping_server_tells_everyone(layer, probe, client, caplog):
 
 @pytest.mark.parametrize("wrap", [lambda app: app, wraps_send], ids=["lane", "own inbox"])
 async def test_a_handler_that_never_ends_is_cancelled_at_the_deadline(layer, client, wrap, caplog):
-    from .probes import Diary
-
     class Probe(AsyncProbe):
         diary = Diary()
         groups = ("room",)

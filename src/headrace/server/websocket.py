@@ -258,9 +258,9 @@ class WebSocketStream(Inbox):
         if self.phase is Phase.CLOSED:
             if engine.has_unread:
                 self._runtime.loop.call_soon(self._hear_the_end)
-        elif len(inbox) >= self._runtime.config.inbox_limit or engine.has_unread:
+        elif (full := self._full_of_messages()) or engine.has_unread:
             self._pause_reading()
-            if engine.has_unread and len(inbox) < self._runtime.config.inbox_limit:
+            if not full:
                 self._runtime.loop.call_soon(self._go_on)
 
     def _closed_by_peer(self, event: CloseReceived | ConnectionFailed) -> None:
@@ -321,15 +321,23 @@ class WebSocketStream(Inbox):
 
     def _go_on(self) -> None:
         """Take what was left unread while the inbox was full."""
-        if len(self._events) >= self._runtime.config.inbox_limit:
+        if self._full_of_messages():
             return
         engine = self.engine
         if engine is not None and engine.state is not State.CLOSED:
             # Even with nothing unread: it was we who did not hear the client.
             self._take(engine.receive(b"", self._runtime.loop.time()))
-            if engine.has_unread or len(self._events) >= self._runtime.config.inbox_limit:
+            if engine.has_unread or self._full_of_messages():
                 return
         self._resume_reading()
+
+    def _full_of_messages(self) -> bool:
+        """Tell whether the client has sent enough for now.
+
+        Events of the channel layer don't count: a flood of them must not make us deaf.
+        """
+        limit = self._runtime.config.inbox_limit
+        return len(self._events) >= limit and sum(map(_is_message, self._events)) >= limit
 
     # To and from the application
 
@@ -347,7 +355,7 @@ class WebSocketStream(Inbox):
             self.check_single_reader()
             await self
         message = events.pop(0)
-        if self._reading_paused and not events:
+        if self._reading_paused and not any(map(_is_message, events)):
             self._runtime.loop.call_soon(self._go_on)
         return message
 
@@ -629,6 +637,11 @@ _EXPECTED = {
     Phase.DENYING: "websocket.http.response.body",
     Phase.OPEN: "websocket.send or websocket.close",
 }
+
+
+def _is_message(event: Message) -> bool:
+    type_: str = event["type"]
+    return type_ == "websocket.receive"
 
 
 def _payload(message: Message) -> str | bytes:
