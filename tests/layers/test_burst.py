@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from headrace.layers.hub import Hub, _Burst
+from headrace.layers.hub import AT_ONCE, Hub, _Burst
 
 
 class Socket:
@@ -14,6 +14,7 @@ class Socket:
     def __init__(self, hub: Hub, name: str, *groups: str) -> None:
         self.got: list[str] = []
         self.walks = 0
+        self.at_once: list[bool] = []
         hub.attach(name, self)
         for group in groups:
             hub.add(group, name, self)
@@ -27,8 +28,11 @@ class Socket:
         self.got.append(event.get("text") or event["type"])
         return True
 
-    def transmit_burst(self, events: list[dict[str, Any]], bursts: dict[Any, Any], /) -> int:
+    def transmit_burst(
+        self, events: list[dict[str, Any]], bursts: dict[Any, Any], at_once: bool, /
+    ) -> int:
         self.walks += 1
+        self.at_once.append(at_once)
         self.got += [event["text"] for event in events]
         return 0
 
@@ -76,11 +80,20 @@ async def test_the_events_of_one_turn_walk_the_members_once(hub: Hub) -> None:
     assert [socket.got for socket in sockets] == [[str(number) for number in range(32)]] * 5
 
 
-async def test_one_event_needs_no_burst(hub: Hub) -> None:
-    socket = Socket(hub, "a", "g")
-    hub.publish("g", text("only"))
+async def test_the_end_of_the_turn_is_the_time_to_write(hub: Hub) -> None:
+    socket = Socket(hub, "a", "g", "h")
+    hub.publish("g", text(1))
+    hub.publish("h", text(2))
     await turn()
-    assert socket.got == ["only"]
+    assert socket.got == ["1", "2"]
+    assert socket.at_once == [False, True]
+
+
+async def test_many_members_are_written_in_slices(hub: Hub) -> None:
+    sockets = [Socket(hub, str(number), "g") for number in range(AT_ONCE + 1)]
+    hub.publish("g", text(1))
+    await turn()
+    assert {tuple(socket.at_once) for socket in sockets} == {(False,)}
 
 
 async def test_the_sender_may_change_its_event_at_once(hub: Hub) -> None:

@@ -264,7 +264,7 @@ async def test_a_burst_is_one_walk(hub):
             super().__init__()
             self.bursts = []
 
-        def transmit_burst(self, events, bursts):
+        def transmit_burst(self, events, bursts, at_once):
             self.bursts.append((list(events), bursts))
             return 1
 

@@ -34,7 +34,7 @@ Event: TypeAlias = dict[str, Any]
 #: The encodings of one client-bound event, by the wire format of the connection.
 Frames: TypeAlias = dict[Hashable, bytes]
 #: The same for several events: all their frames in one piece, and each by itself.
-Bursts: TypeAlias = dict[Hashable, tuple[bytes, list[bytes]]]
+Bursts = dict[Hashable, tuple[bytes, list[bytes]]]
 #: Per-channel capacities: name, glob or compiled pattern -> number of messages.
 Capacities: TypeAlias = Mapping[str | re.Pattern[str], int]
 
@@ -102,10 +102,11 @@ class Sink(Protocol):
 class BurstSink(Sink, Protocol):
     """A sink that takes several client-bound events at once."""
 
-    def transmit_burst(self, events: Sequence[Event], bursts: Bursts, /) -> int:
-        """Take ASGI events for the client, in their order; return how many had no room.
+    def transmit_burst(self, events: Sequence[Event], bursts: Bursts, at_once: bool, /) -> int:
+        """Take messages for the client (``websocket.send``), in their order.
 
-        Events and ``bursts`` are shared as ``transmit`` says.
+        Returns how many had no room. Events and ``bursts`` are shared as ``transmit`` says.
+        ``at_once``: there is nothing to wait for before they are written.
         """
         ...
 

@@ -38,6 +38,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger("headrace.layers")
 
+#: Members whose sockets are written one after the other without a pause: 2 ms at the most.
+AT_ONCE = 256
+
 _IMMUTABLE = (
     str,
     bytes,
@@ -339,7 +342,7 @@ class Hub:
         ):
             self.end_burst()
             burst = self._burst = _Burst(group, list(members.values()), self._changes)
-            home.call_soon(self.end_burst)
+            home.call_soon(self._end_turn)
         burst.events.append(event)
 
     def end_burst(self) -> None:
@@ -348,20 +351,32 @@ class Hub:
         if burst is not None:
             self._transmit(burst.group, burst.sinks, burst.events)
 
-    def _transmit(self, group: str, sinks: list[Sink], events: list[Event]) -> None:
+    def _end_turn(self) -> None:
+        """End the burst at the end of its turn: nothing else is known to follow.
+
+        What many members are sent is written in slices, which the loop's other work can get
+        between; for a few it is done at once.
+        """
+        burst, self._burst = self._burst, None
+        if burst is not None:
+            at_once = len(burst.sinks) <= AT_ONCE
+            self._transmit(burst.group, burst.sinks, burst.events, at_once=at_once)
+
+    def _transmit(
+        self, group: str, sinks: list[Sink], events: list[Event], *, at_once: bool = False
+    ) -> None:
         refused = 0
-        event, single = events[0], len(events) == 1
-        frames: Frames = {}
+        closes = events[0]["type"] == "websocket.close"  # alone, then
         bursts: Bursts = {}
+        frames: list[Frames] = [{} for _ in events]
         for sink in sinks:
             try:
-                if single:
-                    if not sink.transmit(event, frames):
-                        refused += 1
-                elif (take := getattr(sink, "transmit_burst", None)) is not None:
-                    refused += take(events, bursts)
+                take = getattr(sink, "transmit_burst", None)
+                if take is not None and not closes:
+                    refused += take(events, bursts, at_once)
                 else:
-                    refused += sum(not sink.transmit(each, {}) for each in events)
+                    taken = map(sink.transmit, events, frames)
+                    refused += sum(not each for each in taken)
             except Exception:
                 # A member that breaks its promise must not silence those behind it.
                 logger.exception("group %s: a member failed to take an event", group)

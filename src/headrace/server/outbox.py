@@ -60,6 +60,7 @@ class Outbox:
         "_end",
         "_messages",
         "_noted",
+        "_plain",
         "_room_bytes",
         "_waiters",
         "limit_bytes",
@@ -89,6 +90,8 @@ class Outbox:
         self._messages: list[bytes] = []
         self._end: bytes | None = None
         self._noted = False
+        #: Whether messages alone wait, for a socket that takes them.
+        self._plain = True
         #: What may wait before the policy is asked: nothing while the socket takes no more.
         self._room_bytes = limit_bytes
         self._waiters: list[asyncio.Future[None]] | None = None
@@ -107,24 +110,31 @@ class Outbox:
         if waiting > self._room_bytes:
             self._bound()
 
-    def push_burst(self, joined: bytes, messages: list[bytes]) -> None:
-        """Send whole messages that come in one piece, too; as ``push`` does with each."""
-        if self.paused:
-            for message in messages:  # one by one, for each may be dropped
-                self.push(message)
+    def push_burst(self, burst: tuple[bytes, list[bytes]], at_once: bool, /) -> None:
+        """Send whole messages, given in one piece and each by itself, as ``push`` does.
+
+        ``at_once``: the turn is at its end, so write them now unless something waits already.
+        """
+        if self._plain and at_once and not self._messages:
+            self._write(burst[0])
+        elif not self.paused:
+            self.push(burst[0])
         else:
-            self.push(joined)
+            for message in burst[1]:  # one by one, for each may be dropped
+                self.push(message)
 
     def write(self, data: bytes) -> None:
         """Send what must not be dropped, before the messages that wait."""
         if data:
             self._control += data
+            self._plain = False
             self._note()
 
     def finish(self, data: bytes = b"") -> None:
         """Send this behind all that waits; whatever comes later is ignored."""
         if self._end is None:
             self._end = data
+            self._plain = False
             self._note()
             self.release()
 
@@ -146,24 +156,33 @@ class Outbox:
     def flush(self) -> None:
         """Hand all that waits to the socket, in one write."""
         self._noted = False
-        if self.paused:
-            return
         messages = self._messages
-        if self._control and not messages and not self._end:
-            data = self._control  # a response, perhaps a long one: not to be copied
-            self._control = b""
-        elif self._control or self._end:
-            data = b"".join((self._control, *messages, self._end or b""))
+        if self._plain:
+            # The straight way: messages, and nothing before or behind them.
+            if len(messages) == 1:
+                data = messages.pop()
+            elif messages:
+                data = b"".join(messages)
+                messages.clear()
+            else:
+                return
+        elif self.paused:
+            return
+        else:
+            if not messages and not self._end:
+                data = self._control  # a response, perhaps a long one: not to be copied
+            else:
+                data = b"".join((self._control, *messages, self._end or b""))
+                messages.clear()
             self._control = b""
             self._end = b"" if self._end is not None else None
-        elif len(messages) == 1:
-            data = messages[0]
-        elif messages:
-            data = b"".join(messages)
-        else:
-            return
-        messages.clear()
+            self._plain = True
+            if not data:
+                return
         self.waiting_bytes = 0
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
         try:
             self.transport.write(data)
         except RuntimeError:
@@ -188,6 +207,7 @@ class Outbox:
     def pause(self) -> None:
         """Learn that the socket takes no more."""
         self.paused = True
+        self._plain = False
         self._room_bytes = 0
 
     def resume(self) -> None:
@@ -201,6 +221,7 @@ class Outbox:
     def lost(self) -> None:
         """Learn that the transport is gone: forget what waits, and never write again."""
         self.paused = True
+        self._plain = False
         self._control = self._end = b""
         self.drop_messages()
         self.release()

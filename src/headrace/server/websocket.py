@@ -530,9 +530,10 @@ class WebSocketStream(Inbox):
         self,
         events: Sequence[Message],
         bursts: dict[Hashable, tuple[bytes, list[bytes]]],
+        at_once: bool,
         /,
     ) -> int:
-        """Take ASGI events for the client; return how many had no room before the accept."""
+        """Take messages for the client; return how many had no room before the accept."""
         burst = bursts.get(self._wire)
         if burst is None:
             engine = self.engine
@@ -540,7 +541,7 @@ class WebSocketStream(Inbox):
                 return sum(not self.transmit(event, {}) for event in events)
             frames = [engine.encode(_payload(event)) for event in events]
             burst = bursts[self._wire] = (b"".join(frames), frames)
-        self.outbox.push_burst(*burst)
+        self.outbox.push_burst(burst, at_once)
         return 0
 
     def _transmit_early(self, event: Message) -> bool:
