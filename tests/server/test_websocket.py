@@ -617,8 +617,8 @@ async def test_a_full_inbox_pauses_reading_and_loses_nothing():
     count = 100_000
     async with serving(session) as server, connected(server) as client:
         await client.open_websocket()
-        for number in range(count):
-            client.writer.write(frame(TEXT, b"%06d%s" % (number, b"x" * 94)))
+        flood = [frame(TEXT, b"%06d%s" % (number, b"x" * 94)) for number in range(count)]
+        client.writer.write(b"".join(flood))
         stream = connection_of(server)
         await until(lambda: stream._reading_paused)
         assert len(stream._events) <= 64
@@ -1379,26 +1379,28 @@ async def test_a_burst_is_sent_as_one_or_one_by_one():
         await client.send(handshake())
         await session.called.wait()
         bursts = {}
-        assert session.lane.transmit_burst(events, bursts) == 0
-        assert session.lane.transmit_burst(events[:2], bursts) == 2
+        assert session.lane.transmit_burst(events, bursts, False) == 0
+        assert session.lane.transmit_burst(events[:2], bursts, False) == 2
         await session.send(ACCEPT)
         assert (await client.read_head()).status == 101
-        for _ in range(2):
-            assert session.lane.transmit_burst(events, bursts) == 0
+        stream = connection_of(server)
+        for at_once in (False, True, True):
+            # What waits leaves first, so at once means at once only where nothing does.
+            assert session.lane.transmit_burst(events, bursts, at_once) == 0
+            await until(lambda: stream.outbox.empty)
         assert len(bursts) == 1
-        for _ in range(3):
+        for _ in range(4):
             for number in range(EARLY_EVENTS):
                 assert await client.read_text() == str(number)
         # To a client that takes no more they go one by one, for each may be dropped.
-        stream = connection_of(server)
         stream.outbox.pause()
-        stream.transmit_burst(events, bursts)
+        stream.transmit_burst(events, bursts, True)
         assert stream.outbox.waiting_bytes == sum(len(event["text"]) + 2 for event in events)
         stream.outbox.resume()
         await client.send_close()
         while (await session.receive())["type"] != "websocket.disconnect":
             pass
-        assert session.lane.transmit_burst(events, bursts) == 0
+        assert session.lane.transmit_burst(events, bursts, False) == 0
         session.free.set()
 
 

@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 from collections.abc import Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -99,10 +100,7 @@ class Server:
         try:
             await lifespan.start()
             runtime.state = lifespan.state
-            create = loop.create_unix_server if _is_unix(sock) else loop.create_server
-            listener = await create(
-                lambda: Connection(runtime), sock=sock, backlog=self.config.backlog
-            )
+            listener = await self._listen(runtime, sock)
         except BaseException:
             sock.close()
             self._remove_socket_file()
@@ -110,6 +108,16 @@ class Server:
             await lifespan.stop(timeout_s=CANCELLED_S)
             raise
         self._listeners.append(listener)
+
+    async def _listen(self, runtime: Runtime, sock: socket.socket) -> asyncio.Server:
+        loop, backlog = runtime.loop, self.config.backlog
+        if not _is_unix(sock):
+            return await loop.create_server(lambda: Connection(runtime), sock=sock, backlog=backlog)
+        # The file of an inherited socket isn't ours to remove; from Python 3.13 on, asyncio would.
+        options: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        return await loop.create_unix_server(
+            lambda: Connection(runtime), sock=sock, backlog=backlog, **options
+        )
 
     async def stop(self) -> None:
         """Stop gracefully; a second call, or ``hurry()``, ends it at once."""
