@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from headrace.exceptions import HandshakeError, LocalProtocolError
 from headrace.protocols.extensions import (
@@ -29,6 +30,18 @@ _VERSION = b"13"
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+# What a client's request says about a WebSocket; a browser sends a dozen headers beside.
+_THEIR_HEADERS = frozenset(
+    (
+        b"connection",
+        b"host",
+        b"sec-websocket-extensions",
+        b"sec-websocket-key",
+        b"sec-websocket-protocol",
+        b"sec-websocket-version",
+        b"upgrade",
+    )
+)
 _OUR_HEADERS = frozenset(
     (
         b"connection",
@@ -120,7 +133,8 @@ def parse_handshake(
     """
     lines: dict[bytes, list[bytes]] = {}
     for name, value in headers:
-        lines.setdefault(name, []).append(value)
+        if name in _THEIR_HEADERS:
+            lines.setdefault(name, []).append(value)
     if http_version in ("2", "3"):
         # RFC 8441 §5: the stream takes the place of Upgrade, Connection and the key.
         if method != "CONNECT":
@@ -154,13 +168,15 @@ def _check_upgrade(method: str, http_version: str, lines: dict[bytes, list[bytes
         raise HandshakeError(f"the request is HTTP/{_shown(http_version)}: send HTTP/1.1")
     if len(lines.get(b"host", ())) != 1:
         raise HandshakeError("the Host header must stand exactly once")
-    if b"websocket" not in _tokens(lines.get(b"upgrade", ())):
+    upgrade = lines.get(b"upgrade", ())
+    if upgrade != [b"websocket"] and b"websocket" not in _tokens(upgrade):
         raise HandshakeError(
             "this address serves WebSockets: send Upgrade: websocket",
             status=426,
             headers=((b"upgrade", b"websocket"),),
         )
-    if b"upgrade" not in _tokens(lines.get(b"connection", ())):
+    connection = lines.get(b"connection", ())
+    if connection != [b"Upgrade"] and b"upgrade" not in _tokens(connection):
         raise HandshakeError(
             "the Connection header doesn't name the Upgrade header: send Connection: Upgrade"
         )
@@ -199,7 +215,9 @@ def _shown(value: str) -> str:
     return ascii(value[:20])[1:-1]
 
 
+@lru_cache(maxsize=256)
 def _check_outgoing(name: bytes, value: bytes) -> None:
+    # Most answers repeat the headers of the one before, so most checks are remembered.
     if not _TOKEN.fullmatch(name):
         raise LocalProtocolError(f"cannot send a header named {name!r}")
     if not _VALUE.fullmatch(value):

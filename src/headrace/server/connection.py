@@ -437,7 +437,8 @@ class _Http1Opening:
             self._log(self._status)
 
     def _log(self, status: int) -> None:
-        log_access(self._runtime, peer_name(self._client), self._request, status)
+        if self._runtime.config.access_log:
+            log_access(self._runtime, peer_name(self._client), self._request, status)
 
 
 def _wants_websocket(request: RequestReceived) -> bool:
