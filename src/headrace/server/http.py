@@ -12,7 +12,7 @@ Rules of this file:
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..exceptions import LocalProtocolError
 from ..protocols.http1 import Http1Engine, RequestReceived
@@ -29,9 +29,6 @@ from .inbox import Inbox
 from .outbox import Outbox
 from .runtime import Message, Runtime, Scope
 
-if TYPE_CHECKING:
-    from .connection import Connection
-
 __all__ = ["Exchange", "log_access"]
 
 logger = logging.getLogger("headrace.server")
@@ -39,6 +36,23 @@ access_logger = logging.getLogger("headrace.access")
 
 #: Bytes of a request's body that wait for the application before reading pauses.
 BODY_BYTES = 64 * 1024
+
+
+class Carrier(Protocol):
+    """The connection that an exchange happens on."""
+
+    @property
+    def peer(self) -> str:
+        """The client, as the log names it."""
+        ...
+
+    def go_on(self) -> None:
+        """Read what was left unread."""
+        ...
+
+    def finished(self) -> None:
+        """Go on after a response that is complete, or that never will be."""
+        ...
 
 
 class Exchange(Inbox):
@@ -64,7 +78,7 @@ class Exchange(Inbox):
     def __init__(
         self,
         runtime: Runtime,
-        connection: "Connection",
+        connection: Carrier,
         engine: Http1Engine,
         outbox: Outbox,
         request: RequestReceived,
