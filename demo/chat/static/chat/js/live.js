@@ -140,6 +140,8 @@ export class Live extends EventTarget {
   }
 }
 
+// A server on the reader's own machine is there without a network, too.
+const NEEDS_NETWORK = !/^(localhost|127\..*|\[::1\])$/.test(location.hostname);
 const WORDS = {
   connecting: "Connecting…",
   open: "Connected",
@@ -158,7 +160,7 @@ export function showConnection(live) {
     const state = live.state === "connecting" && opened ? "waiting" : live.state;
     opened ||= state === "open";
     root.dataset.state = state;
-    const isOffline = state === "waiting" && !navigator.onLine;
+    const isOffline = state === "waiting" && NEEDS_NETWORK && !navigator.onLine;
     const text = isOffline ? "You are offline" : (WORDS[state] ?? live.reason);
     if (words.textContent !== text) words.textContent = text; // else it is read out again
     retry.hidden = state !== "waiting";
