@@ -551,6 +551,38 @@ async def test_a_long_response_reaches_a_slow_reader_although_the_connection_clo
     await check(parts, body)
 
 
+async def test_a_client_that_takes_no_response_gets_no_further_ones():
+    async def app(scope, receive, send):
+        await respond(send, scope["path"].encode() + b"x" * MEGABYTE)
+
+    count = 100
+    requests = b"".join(b"GET /%02d HTTP/1.1\r\nHost: here\r\n\r\n" % n for n in range(count - 1))
+    requests += b"GET /99 HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+    async with (
+        serving(app, http=Http1Limits(keep_alive_s=0.1)) as server,
+        connected(server, receive_buffer=65536) as client,
+    ):
+        client.writer.transport.pause_reading()
+        await client.send(requests)
+        await until(lambda: server.counters.requests)
+        connection = connection_of(server)
+        await until(lambda: connection._outbox.paused and connection._exchange is None)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        held = connection._transport.get_write_buffer_size() + len(connection._outbox._control)
+        assert held < 3 * MEGABYTE
+        assert server.counters.requests < 30  # what the kernel takes is a matter of its own
+        # It is busy taking its response, not idle.
+        now = asyncio.get_running_loop().time()
+        assert connection.expire(now + 1) == connection._write_by
+        client.writer.transport.resume_reading()
+        for number in range(count):
+            response = await client.read_response()
+            assert response.body[:3] == b"/%02d" % number
+            assert len(response.body) == MEGABYTE + 3
+        assert await client.read_to_end() == b""
+
+
 async def test_a_client_that_takes_nothing_is_cut_off(caplog):
     caplog.set_level(logging.INFO, "headrace.server")
 

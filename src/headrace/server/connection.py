@@ -6,7 +6,8 @@ Rules of this file:
 - A WebSocket takes the transport over: from the handshake on, no byte passes through here.
 - After an error the connection is read to its end for a moment, so that a reset does not
   overtake the answer (RFC 9112 §9.6).
-- A client that takes nothing of what it is sent for ``write_timeout_s`` is cut off.
+- A client that does not take its responses is not read: it gets no further ones. One that takes
+  nothing for ``write_timeout_s`` is cut off.
 """
 
 import asyncio
@@ -150,8 +151,12 @@ class Connection(asyncio.Protocol):
         """Learn that the socket takes more again."""
         self._write_by = None
         self._outbox.resume()
-        if self._lingering and not self._outbox.paused:
+        if self._outbox.paused:
+            return
+        if self._lingering:
             self._finish_writing()
+        elif self._exchange is None:
+            self.after()
 
     # From the engine
 
@@ -184,15 +189,24 @@ class Connection(asyncio.Protocol):
         if engine.state is State.CLOSED:
             self._linger()
             return
-        if engine.has_unread or (self._exchange is not None and self._exchange.full):
+        exchange = self._exchange
+        full = self._crowded() if exchange is None else exchange.full
+        if engine.has_unread or full:
             self._pause_reading()
         else:
             self._resume_reading()
-        if self._exchange is None and engine.has_unread:
+        if exchange is None and engine.has_unread and not full:
             # The next request of a pipeline, in a turn of its own.
             self._runtime.loop.call_soon(self.go_on)
-        elif self._exchange is None or engine.state is State.BODY:
+        elif exchange is None or engine.state is State.BODY:
             self._runtime.wheel.schedule(self, self._deadline())
+
+    def _crowded(self) -> bool:
+        """Say whether the client still has to take what it was sent before it may ask for more."""
+        outbox = self._outbox
+        if outbox.full:
+            outbox.flush()
+        return outbox.paused
 
     def go_on(self) -> None:
         """Read what was left unread while a response, or room for a body, was awaited."""
@@ -202,7 +216,9 @@ class Connection(asyncio.Protocol):
     def _deadline(self) -> float | None:
         engine = self._engine
         deadline = engine.deadline()
-        if deadline == 0.0:
+        if engine.state is State.IDLE and self._outbox.paused:
+            deadline = None  # it isn't idle: it is taking its response
+        elif deadline == 0.0:
             engine.timeout(self._runtime.loop.time())
             deadline = engine.deadline()
         for other in (self._write_by, self._gone_by):
@@ -312,6 +328,8 @@ class Connection(asyncio.Protocol):
                 return None
             self._gone_by = now + HALF_CLOSED_S
         idle = self._engine.state is State.IDLE
+        if idle and self._outbox.paused:
+            return self._deadline()
         events = self._engine.timeout(now)
         self._heard_all = self._heard_all or idle
         self._take(events)
