@@ -6,6 +6,7 @@ import logging
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from headrace.generic.websocket import AsyncWebsocketConsumer
 from headrace.protocols.websocket import WebSocketEngine
 
 from .conftest import headrace_serves, wraps_send
@@ -53,6 +54,21 @@ async def test_the_fast_lane_encodes_once_and_wakes_no_consumer(layer, probe, cl
         assert woken == ["websocket.connect"] * MEMBERS
         assert not set(asyncio.all_tasks()) - set(tasks)
         await asyncio.gather(*(socket.close() for socket in sockets))
+
+
+async def test_who_closes_after_a_group_send_still_gets_it(layer, client):
+    class Leaver(AsyncWebsocketConsumer):
+        groups = ("room",)
+
+        async def receive(self, text_data=None, bytes_data=None):
+            await layer.group_send("room", {"type": "websocket.send", "text": "farewell"})
+            await self.close()
+
+    async with headrace_serves(Leaver.as_asgi()) as port, client(port) as socket:
+        await socket.send("go")
+        assert await socket.recv() == "farewell"
+        with pytest.raises(ConnectionClosed):
+            await socket.recv()
 
 
 async def test_every_wire_has_an_encoding_of_its_own(layer, client, encoded, probe):

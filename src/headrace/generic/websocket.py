@@ -154,6 +154,9 @@ class AsyncWebsocketConsumer(_WebsocketMixin):
 
     async def close(self, code: int | bool | None = None, reason: str | None = None) -> None:
         """Close the connection; before it is accepted: refuse it."""
+        if isinstance(self.channel_layer, BaseChannelLayer):
+            # What a group was sent just now comes before our own goodbye.
+            self.channel_layer.settle()
         await super().send(_close_event(code, reason))
 
     async def websocket_disconnect(self, message: Event) -> None:

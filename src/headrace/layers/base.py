@@ -258,6 +258,13 @@ class BaseChannelLayer:
         """Forget the channel and all its memberships."""
         raise NotImplementedError
 
+    def settle(self) -> None:
+        """Hand over, now, the client-bound events that wait for the end of this turn.
+
+        A consumer that closes its connection calls it, for a group may have been sent
+        something the moment before. A layer that holds nothing back has nothing to do.
+        """
+
     def _full(self, channel: str) -> ChannelFull:
         return ChannelFull(
             f"channel {channel} is full: {self.get_capacity(channel)} messages wait for its "

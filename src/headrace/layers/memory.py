@@ -318,6 +318,11 @@ class InMemoryChannelLayer(BaseChannelLayer):
         """Forget the channel and all its memberships."""
         self._hub.detach(channel)
 
+    def settle(self) -> None:
+        """Hand over, now, the client-bound events that wait for the end of this turn."""
+        if self._hub.abroad() is None:
+            self._hub.end_burst()
+
     def _open(self, channel: str) -> Sink:
         """Return the channel's sink: a new mailbox unless it has one."""
         hub = self._hub
