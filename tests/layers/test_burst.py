@@ -122,6 +122,13 @@ async def test_order_is_kept_between_a_group_and_a_channel(hub: Hub) -> None:
     assert socket.got == ["1", "2", "3"]
 
 
+async def test_an_event_for_handlers_does_not_overtake(hub: Hub) -> None:
+    socket = Socket(hub, "a", "g")
+    hub.publish("g", text(1))
+    hub.publish("g", {"type": "chat.message"})
+    assert socket.got == ["1", "chat.message"]
+
+
 async def test_who_joins_between_two_events_gets_the_second(hub: Hub) -> None:
     first = Socket(hub, "first", "g")
     hub.publish("g", text(1))

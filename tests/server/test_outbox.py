@@ -276,3 +276,54 @@ def test_another_error_of_the_transport_is_one():
     transport.broken = True
     with pytest.raises(RuntimeError):
         turn.end()
+
+
+def burst(*messages):
+    return b"".join(messages), list(messages)
+
+
+def test_a_burst_at_the_end_of_the_turn_is_written_at_once():
+    outbox, transport, turn, _ = make()
+    outbox.push_burst(burst(b"a", b"b"), True)
+    assert transport.writes == [b"ab"]
+    assert not turn.noted
+
+
+def test_a_burst_waits_behind_what_waits():
+    outbox, transport, turn, _ = make()
+    outbox.push(b"first")
+    outbox.push_burst(burst(b"a", b"b"), True)
+    assert not transport.writes
+    turn.end()
+    assert transport.writes == [b"firstab"]
+
+
+def test_a_burst_inside_the_turn_joins_its_one_write():
+    outbox, transport, turn, _ = make()
+    outbox.push_burst(burst(b"a", b"b"), False)
+    outbox.push_burst(burst(b"c", b"d"), False)
+    assert len(turn.noted) == 1
+    turn.end()
+    assert transport.writes == [b"abcd"]
+
+
+def test_a_burst_beyond_the_bound_is_offered_to_the_socket_first():
+    outbox, transport, _, owner = make(limit_bytes=3)
+    outbox.push_burst(burst(b"ab", b"cd"), False)
+    assert transport.writes == [b"abcd"]
+    assert not owner.overflows
+
+
+@pytest.mark.parametrize("before_the_pause", [True, False])
+def test_each_message_of_a_burst_is_dropped_and_counted_by_itself(before_the_pause):
+    outbox, transport, _, owner = make(SlowClientPolicy.DROP_OLDEST, limit_bytes=4)
+    if before_the_pause:
+        outbox.push_burst(burst(b"a", b"b", b"c", b"d"), False)
+        outbox.pause()
+        outbox.push(b"e")
+    else:
+        outbox.pause()
+        outbox.push_burst(burst(b"a", b"b", b"c", b"d", b"e"), False)
+    assert owner.drops == [1]
+    transport.take_all()
+    assert transport.writes == [b"bcde"]

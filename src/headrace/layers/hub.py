@@ -311,6 +311,8 @@ class Hub:
             check_client_event(event)
             self._join_burst(group, members, event.copy())
             return
+        # What waits for the end of the turn was sent before.
+        self.end_burst()
         # A snapshot: taking an event may end a consumer, and other threads come and go.
         sinks = list(members.values())
         copy_of_event = copier_for(event)

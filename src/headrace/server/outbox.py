@@ -115,13 +115,19 @@ class Outbox:
 
         ``at_once``: the turn is at its end, so write them now unless something waits already.
         """
+        joined, messages = burst
         if self._plain and at_once and not self._messages:
-            self._write(burst[0])
-        elif not self.paused:
-            self.push(burst[0])
-        else:
-            for message in burst[1]:  # one by one, for each may be dropped
+            self._write(joined)
+        elif self.paused:
+            for message in messages:
                 self.push(message)
+        else:
+            # Each by itself, for each may be dropped and is counted then.
+            self._messages += messages
+            self.waiting_bytes += len(joined)
+            self._note()
+            if self.waiting_bytes > self._room_bytes:
+                self._bound()
 
     def write(self, data: bytes) -> None:
         """Send what must not be dropped, before the messages that wait."""
