@@ -366,7 +366,9 @@ class AsyncConsumer:
 
     async def dispatch(self, message: Event) -> None:
         """Call the handler of this message; ValueError if there is none."""
-        handler = getattr(self, get_handler_name(message), None)
+        type_ = message.get("type")
+        name = get_handler_name(message) if type_ is None else _handler_name(type_)
+        handler = getattr(self, name, None)
         if handler is not None:
             await handler(message)
         elif is_client_event(message):

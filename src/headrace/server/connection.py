@@ -37,6 +37,8 @@ __all__ = ["Connection"]
 
 logger = logging.getLogger("headrace.server")
 
+# A member of an Enum by its dotted name costs 120 ns on Python 3.11.
+IDLE, READ, BODY, CLOSED = State.IDLE, State.READ, State.BODY, State.CLOSED
 #: How long a connection that was closed by us is read on.
 LINGER_S = 2.0
 #: A client that has ended its side may still wait for its answer, or be gone: which of the two,
@@ -186,7 +188,7 @@ class Connection(asyncio.Protocol):
         """Write what the engine has to say, and see whether to read on or to end."""
         engine = self._engine
         self._outbox.write(engine.data_to_send())
-        if engine.state is State.CLOSED:
+        if engine.state is CLOSED:
             self._linger()
             return
         exchange = self._exchange
@@ -198,7 +200,7 @@ class Connection(asyncio.Protocol):
         if exchange is None and engine.has_unread and not full:
             # The next request of a pipeline, in a turn of its own.
             self._runtime.loop.call_soon(self.go_on)
-        elif exchange is None or engine.state is State.BODY:
+        elif exchange is None or engine.state is BODY:
             self._runtime.wheel.schedule(self, self._deadline())
 
     def _crowded(self) -> bool:
@@ -216,7 +218,7 @@ class Connection(asyncio.Protocol):
     def _deadline(self) -> float | None:
         engine = self._engine
         deadline = engine.deadline()
-        if engine.state is State.IDLE and self._outbox.paused:
+        if engine.state is IDLE and self._outbox.paused:
             deadline = None  # it isn't idle: it is taking its response
         elif deadline == 0.0:
             engine.timeout(self._runtime.loop.time())
@@ -252,7 +254,7 @@ class Connection(asyncio.Protocol):
         engine = self._engine
         try:
             handshake = parse_handshake(request.method, request.http_version, request.headers)
-            if has_body or engine.state is not State.READ:
+            if has_body or engine.state is not READ:
                 raise HandshakeError("a WebSocket's handshake has no body: send none")
         except HandshakeError as error:
             runtime.counters.refused += 1
@@ -327,7 +329,7 @@ class Connection(asyncio.Protocol):
                 self._transport.close()
                 return None
             self._gone_by = now + HALF_CLOSED_S
-        idle = self._engine.state is State.IDLE
+        idle = self._engine.state is IDLE
         if idle and self._outbox.paused:
             return self._deadline()
         events = self._engine.timeout(now)
@@ -357,7 +359,7 @@ class Connection(asyncio.Protocol):
 
     def drain(self) -> None:
         """Finish the request under way, and close."""
-        if self._engine.state is State.IDLE:
+        if self._engine.state is IDLE:
             self._heard_all = True
         self._engine.drain()
         if not self._lingering:

@@ -61,6 +61,11 @@ class Phase(IntEnum):
     CLOSED = 3
 
 
+# Read on every message: a member of an Enum by its dotted name costs 120 ns on Python 3.11.
+CONNECTING, DENYING, OPEN, CLOSED = Phase
+ENGINE_OPEN, ENGINE_CLOSED = State.OPEN, State.CLOSED
+
+
 class Opening(Protocol):
     """The HTTP side of a WebSocket, until it is accepted or refused."""
 
@@ -118,7 +123,7 @@ class WebSocketStream(Inbox):
         super().__init__(runtime.turn)
         self.transport = transport
         self.outbox = outbox
-        self.phase = Phase.CONNECTING
+        self.phase = CONNECTING
         self._client = client
         self.tick: int | None = None
         #: Events of the channel layer that may wait for the application.
@@ -157,17 +162,17 @@ class WebSocketStream(Inbox):
         runtime.ended(task)
         error = CANCELLED if task.cancelled() else task.exception()
         if error is None:
-            if self.phase is Phase.CONNECTING:
+            if self.phase is CONNECTING:
                 runtime.counters.application_errors += 1
                 logger.error("%s: the application neither accepted nor closed", self.peer)
             self._end(CloseCode.NORMAL_CLOSURE, "")
-        elif self.phase is Phase.CLOSED and (error is CANCELLED or comes_of_disconnect(error)):
+        elif self.phase is CLOSED and (error is CANCELLED or comes_of_disconnect(error)):
             logger.debug("%s: the application ended with its connection: %r", self.peer, error)
         elif error is CANCELLED:
             # Not by the server, which sees to the connection first.
             logger.error("%s: the application was cancelled on a WebSocket", self.peer)
             self._end(CloseCode.INTERNAL_ERROR, "the application was cancelled")
-        elif self.phase is Phase.CONNECTING and (status := refusal_status(error)) is not None:
+        elif self.phase is CONNECTING and (status := refusal_status(error)) is not None:
             reason = printable(str(error))
             logger.info("%s: refused with %d: %s", self.peer, status, reason)
             self._refuse(status, reason)
@@ -213,7 +218,7 @@ class WebSocketStream(Inbox):
         runtime = self._runtime
         runtime.leave(self)
         runtime.wheel.cancel(self)
-        if self.engine is not None and self.engine.state is not State.CLOSED:
+        if self.engine is not None and self.engine.state is not ENGINE_CLOSED:
             self.engine.receive_eof(runtime.loop.time())
         self._disconnect()
         self.outbox.lost()
@@ -227,10 +232,10 @@ class WebSocketStream(Inbox):
         """Learn that the socket takes more again."""
         self.outbox.resume()
         engine = self.engine
-        if engine is not None and engine.state is State.OPEN:
+        if engine is not None and engine.state is ENGINE_OPEN:
             # Pongs and pings that were kept back, bounded, in the engine.
             self.outbox.write(engine.data_to_send())
-        elif self.phase is Phase.CLOSED:
+        elif self.phase is CLOSED:
             self._linger()
 
     def _take(self, events: list[Event]) -> None:
@@ -245,7 +250,7 @@ class WebSocketStream(Inbox):
                 self._closed_by_peer(event)
         engine = self.engine
         assert engine is not None
-        if self.phase is Phase.CLOSED:
+        if self.phase is CLOSED:
             # The end comes alone, behind all that the client sent before it; what it still
             # sends after that gives no events, and no delay.
             if events:
@@ -255,12 +260,14 @@ class WebSocketStream(Inbox):
             self.outbox.write(control)
         if self._wake is not None:
             self.resume()
-        if self.phase is Phase.CLOSED:
+        if self.phase is CLOSED:
             if engine.has_unread:
                 self._runtime.loop.call_soon(self._hear_the_end)
-        elif (full := self._full_of_messages()) or engine.has_unread:
-            self._pause_reading()
-            if not full:
+        elif inbox or engine.has_unread:
+            full = self._full_of_messages()
+            if full or engine.has_unread:
+                self._pause_reading()
+            if engine.has_unread and not full:
                 self._runtime.loop.call_soon(self._go_on)
 
     def _closed_by_peer(self, event: CloseReceived | ConnectionFailed) -> None:
@@ -282,7 +289,7 @@ class WebSocketStream(Inbox):
             self.transport.close()
             deadline = self._runtime.loop.time() + self._runtime.config.close_timeout_s
             self._runtime.wheel.schedule(self, deadline)
-        elif engine.state is State.CLOSED:
+        elif engine.state is ENGINE_CLOSED:
             self._linger()
         else:
             self._runtime.wheel.schedule(self, engine.deadline())
@@ -292,7 +299,9 @@ class WebSocketStream(Inbox):
         # What the client still sends is read and dropped for a while, for a reset would
         # overtake our close frame.
         engine = self.engine
-        if self.transport.is_closing() or (engine is not None and engine.state is not State.CLOSED):
+        if self.transport.is_closing() or (
+            engine is not None and engine.state is not ENGINE_CLOSED
+        ):
             return
         now = self._runtime.loop.time()
         self.outbox.flush()
@@ -324,7 +333,7 @@ class WebSocketStream(Inbox):
         if self._full_of_messages():
             return
         engine = self.engine
-        if engine is not None and engine.state is not State.CLOSED:
+        if engine is not None and engine.state is not ENGINE_CLOSED:
             # Even with nothing unread: it was we who did not hear the client.
             self._take(engine.receive(b"", self._runtime.loop.time()))
             if engine.has_unread or self._full_of_messages():
@@ -350,7 +359,7 @@ class WebSocketStream(Inbox):
         # forwards would be kept in memory by every idle connection.
         events = self._events
         while not events:
-            if self.phase is Phase.CLOSED:
+            if self.phase is CLOSED:
                 raise ClientDisconnected("cannot receive: the WebSocket is closed")
             self.check_single_reader()
             await self
@@ -365,18 +374,18 @@ class WebSocketStream(Inbox):
         Waits while the socket takes no more. Raises LocalProtocolError for what the state or
         the message's form forbids, ClientDisconnected (an OSError) when the client is gone.
         """
-        if self.phase is Phase.OPEN and message.get("type") == "websocket.send":
+        if self.phase is OPEN and message.get("type") == "websocket.send":
             engine = self.engine
             assert engine is not None
             outbox = self.outbox
             outbox.push(engine.encode(_payload(message)))
             if outbox.paused or outbox.waiting_bytes > HIGH_WATER_BYTES:
                 await outbox.drained()
-                if self.phase is not Phase.OPEN:
+                if self.phase is not OPEN:
                     raise ClientDisconnected("the WebSocket was closed while the message waited")
             return
         type_ = message_type(message)
-        if self.phase is Phase.CLOSED:
+        if self.phase is CLOSED:
             if type_ == "websocket.close":
                 return
             raise ClientDisconnected(f"cannot send {type_!r}: the WebSocket is closed")
@@ -411,7 +420,7 @@ class WebSocketStream(Inbox):
         )
         self._wire = engine.wire if engine.wire is not None else self
         self._opening = None
-        self.phase = Phase.OPEN
+        self.phase = OPEN
         config = runtime.config
         if 0 < config.ping_interval_s < config.accept_timeout_s:
             runtime.wheel.schedule(self, engine.deadline())
@@ -441,7 +450,7 @@ class WebSocketStream(Inbox):
         headers = outgoing_headers(message)
         assert self._opening is not None
         self._opening.respond(status, headers)
-        self.phase = Phase.DENYING
+        self.phase = DENYING
 
     def _continue_denial(self, message: Message) -> None:
         more = bool(message.get("more_body", False))
@@ -484,8 +493,8 @@ class WebSocketStream(Inbox):
 
     def _disconnect(self, code: int = CloseCode.ABNORMAL_CLOSURE, reason: str = "") -> None:
         """Tell the application, once, that it is over."""
-        if self.phase is not Phase.CLOSED:
-            self.phase = Phase.CLOSED
+        if self.phase is not CLOSED:
+            self.phase = CLOSED
             self._wire = self
             event = {"type": "websocket.disconnect", "code": int(code), "reason": reason}
             self._events.append(event)
@@ -494,7 +503,7 @@ class WebSocketStream(Inbox):
 
     def put(self, event: Message, /) -> bool:
         """Take an event for the consumer's handler; False when there is no room."""
-        if self.phase is Phase.CLOSED:
+        if self.phase is CLOSED:
             return True  # it is over: there is nobody to miss the event
         if len(self._events) >= self.capacity:
             return False
@@ -513,7 +522,7 @@ class WebSocketStream(Inbox):
         return True
 
     def _transmit_first(self, event: Message, frames: dict[Hashable, bytes]) -> bool:
-        if self.phase is not Phase.OPEN:
+        if self.phase is not OPEN:
             return self._transmit_early(event)
         if event["type"] != "websocket.send":
             self._close(*_close_arguments(event))
@@ -545,7 +554,7 @@ class WebSocketStream(Inbox):
         return 0
 
     def _transmit_early(self, event: Message) -> bool:
-        if self.phase is not Phase.CONNECTING:
+        if self.phase is not CONNECTING:
             return True  # it is over: there is nobody to miss the event
         if self._early is None:
             self._early = []
@@ -564,7 +573,7 @@ class WebSocketStream(Inbox):
             self.peer,
             self.outbox.limit_bytes,
         )
-        if self.phase is Phase.OPEN:
+        if self.phase is OPEN:
             self._close(CloseCode.TRY_AGAIN_LATER, "too slow: too much is waiting to be read")
 
     def dropped(self, messages: int) -> None:
@@ -575,7 +584,7 @@ class WebSocketStream(Inbox):
         """Act on a deadline: the accept, a ping, the close handshake."""
         engine = self.engine
         if engine is None:
-            if self.phase in (Phase.CONNECTING, Phase.DENYING):
+            if self.phase in (CONNECTING, DENYING):
                 logger.error(
                     "%s: the application has not answered the handshake in %g s",
                     self.peer,
@@ -585,7 +594,7 @@ class WebSocketStream(Inbox):
             else:
                 self._abort()
             return None
-        if engine.state is State.CLOSED:
+        if engine.state is ENGINE_CLOSED:
             self._abort()
             return None
         if self._reading_paused:
@@ -604,7 +613,7 @@ class WebSocketStream(Inbox):
 
     def drain(self) -> None:
         """Close with 1001: the server stops."""
-        if self.phase is Phase.OPEN:
+        if self.phase is OPEN:
             self._close(CloseCode.GOING_AWAY, "the server is stopping")
 
     def abort(self) -> None:
