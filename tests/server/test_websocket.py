@@ -9,9 +9,11 @@ import pytest
 import websockets
 
 from headrace.exceptions import LocalProtocolError
+from headrace.protocols.deflate import DeflateFactory
 from headrace.protocols.http1 import Http1Limits
 from headrace.protocols.websocket import Limits
 from headrace.server.asgi import ClientDisconnected
+from headrace.server.outbox import SlowClientPolicy
 from headrace.server.websocket import EARLY_EVENTS, Phase
 
 from .clients import (
@@ -1458,4 +1460,18 @@ async def test_many_broadcasts_in_one_turn_leave_in_one_write():
         for number in range(32):
             assert await client.read_text() == str(number)
         assert len(writes) == 1
+        session.free.set()
+
+
+@pytest.mark.parametrize(
+    ("takes_over", "policy"),
+    [(False, SlowClientPolicy.DROP_OLDEST), (True, SlowClientPolicy.CLOSE)],
+)
+async def test_no_message_is_dropped_that_the_next_depends_on(takes_over, policy):
+    session = Session()
+    deflate = DeflateFactory(server_no_context_takeover=not takes_over)
+    settings = {"extensions": (deflate,), "slow_client": SlowClientPolicy.DROP_OLDEST}
+    async with serving(session, **settings) as server, connected(server) as client:
+        await client.open_websocket("/", "Sec-WebSocket-Extensions: permessage-deflate")
+        assert connection_of(server).outbox.policy is policy
         session.free.set()

@@ -36,7 +36,7 @@ from .asgi import (
     unexpected,
 )
 from .inbox import Inbox
-from .outbox import HIGH_WATER_BYTES, Outbox
+from .outbox import HIGH_WATER_BYTES, Outbox, SlowClientPolicy
 from .runtime import Address, Message, Receive, Runtime, Scope, Send
 
 __all__ = ["EXTENSION", "Opening", "Phase", "WebSocketStream", "lane_behind"]
@@ -418,6 +418,10 @@ class WebSocketStream(Inbox):
             timeouts=runtime.timeouts,
             extensions=extensions,
         )
+        if engine.wire is None:
+            # What the encoder makes of a message depends on those before it: with one of them
+            # dropped the client could read none that follows.
+            self.outbox.policy = SlowClientPolicy.CLOSE
         self._wire = engine.wire if engine.wire is not None else self
         self._opening = None
         self.phase = OPEN
