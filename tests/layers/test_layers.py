@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from headrace import layers
+from headrace import DEFAULT_CHANNEL_LAYER, layers
 from headrace.layers import (
     ChannelLayerManager,
     InMemoryChannelLayer,
@@ -28,6 +28,7 @@ def test_without_a_setting_there_is_a_layer_in_memory(settings):
     layer = get_channel_layer()
     assert isinstance(layer, InMemoryChannelLayer)
     assert get_channel_layer() is layer
+    assert channel_layers[DEFAULT_CHANNEL_LAYER] is layer
     assert "default" in channel_layers
     assert get_channel_layer("other") is None
 

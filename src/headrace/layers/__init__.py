@@ -12,6 +12,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
+from .. import DEFAULT_CHANNEL_LAYER
 from ..exceptions import ChannelFull, InvalidChannelLayerError
 from .base import BaseChannelLayer, Sink
 from .memory import InMemoryChannelLayer
@@ -28,7 +29,6 @@ __all__ = [
     "get_channel_layer",
 ]
 
-DEFAULT_CHANNEL_LAYER = "default"
 _DEFAULT_CONFIGS: Mapping[str, Mapping[str, Any]] = {
     DEFAULT_CHANNEL_LAYER: {"BACKEND": "headrace.layers.InMemoryChannelLayer"}
 }
