@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from headrace.server import cli
+from headrace import cli
 from tests.docs.pages import PAGES, ROOT, blocks
 
 _MAKE = re.compile(r"\bmake (?:[A-Z]+=\S+ )*([a-z][a-z-]*)")
@@ -30,4 +30,4 @@ def test_commands_exist(page):
             command, *arguments = shlex.split(line, comments=True) or [""]
             assert command != "$", f"{block.place}: commands are written without a prompt"
             if command == "headrace":
-                cli._parser().parse_args(arguments)
+                cli.parser().parse_args(arguments)

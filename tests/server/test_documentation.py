@@ -2,7 +2,7 @@
 
 import re
 
-from headrace.server import cli
+from headrace import cli
 from tests.documented import DOCS, documented
 
 from .clients import connected
@@ -11,7 +11,7 @@ PAGE = (DOCS / "server.md").read_text()
 
 
 def options():
-    [commands] = [a for a in cli._parser()._actions if a.dest != "help" and a.choices]
+    [commands] = [a for a in cli.parser()._actions if a.dest != "help" and a.choices]
     for action in commands.choices["serve"]._actions:
         if action.option_strings and action.dest != "help":
             yield action

@@ -1,4 +1,4 @@
-"""The command ``headrace``: ``headrace serve MODULE:APP``."""
+"""The subcommand ``headrace serve MODULE:APP``: its options, and a process that serves."""
 
 import argparse
 import asyncio
@@ -8,10 +8,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from .. import __version__
 from ..exceptions import ConfigurationError
 from ..protocols.deflate import DeflateFactory
 from ..protocols.extensions import ExtensionFactory
@@ -22,36 +20,43 @@ from .lifespan import LifespanFailed
 from .outbox import SlowClientPolicy
 from .server import Server
 
-__all__ = ["load", "main"]
+__all__ = ["load", "register", "run"]
 
 logger = logging.getLogger("headrace.server")
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command.
+def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add ``serve`` to the subcommands of ``headrace``."""
+    serve = commands.add_parser(
+        "serve",
+        help="serve an ASGI application",
+        usage="headrace serve [OPTIONS] MODULE:APP  (--help lists the options)",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_options(serve)
+    serve.set_defaults(run=run)
 
-    Exits with 0 after a stop, with 1 when the application could not start, with 2 for what
-    can't be as the arguments want it.
+
+def run(options: argparse.Namespace) -> int:
+    """Serve the application until a signal; return the exit status.
+
+    That is 0 after a stop, and 1 where the application could not start. Raises
+    ConfigurationError for what can't be as the options want it.
     """
-    parser = _parser()
-    if not (sys.argv[1:] if arguments is None else arguments):
-        parser.print_help(sys.stderr)
-        parser.exit(2)
-    options = parser.parse_args(arguments)
     _configure_logging(options.log_level)
     sys.path.insert(0, os.path.abspath(options.app_dir))
+    app = load(options.application)
+    if not callable(app):
+        raise ConfigurationError(
+            f"{options.application!r} is no ASGI application, it is {type(app).__name__} "
+            f"{app!r:.40}: write MODULE:NAME, for instance mysite.asgi:application"
+        )
     try:
-        app = load(options.application)
-        if not callable(app):
-            raise ConfigurationError(
-                f"{options.application!r} is no ASGI application, it is {type(app).__name__} "
-                f"{app!r:.40}: write MODULE:NAME, for instance mysite.asgi:application"
-            )
-        config = _config(options)
-        _run(Server(app, config))
-    except ConfigurationError as error:
-        parser.exit(1 if isinstance(error, LifespanFailed) else 2, f"headrace: {error}\n")
-    parser.exit(0)
+        _run(Server(app, _config(options)))
+    except LifespanFailed as error:
+        print(f"headrace: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def load(path: str) -> Any:
@@ -175,16 +180,7 @@ def _extension(path: str) -> ExtensionFactory:
     return factory
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="headrace", description="The real-time stack for Django.")
-    parser.add_argument("--version", action="version", version=f"headrace {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve = commands.add_parser(
-        "serve",
-        help="serve an ASGI application",
-        usage="headrace serve [OPTIONS] MODULE:APP  (--help lists the options)",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def _add_options(serve: argparse.ArgumentParser) -> None:
     defaults = Config()
     serve.add_argument(
         "application", metavar="MODULE:APP", help="the ASGI application, as mysite.asgi:application"
@@ -325,4 +321,3 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODULE:NAME",
         help="a WebSocket extension factory of your own, preferred to compression; repeatable",
     )
-    return parser

@@ -1,0 +1,5 @@
+"""``python -m headrace``: the command ``headrace``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,58 @@
+"""The command ``headrace``, and what its subcommands share.
+
+Rules of this file:
+
+- ``COMMANDS`` is the table of subcommands. Each one registers its own parser, and sets ``run``:
+  a function that takes the options and returns the exit status.
+- What the user got wrong is one line that says what to do, and the status 2: never a traceback.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from . import __version__
+from .exceptions import ConfigurationError
+from .server import cli as server
+
+__all__ = ["COMMANDS", "main", "parser"]
+
+
+def _migrating(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    try:
+        command: Any = import_module("headrace.migrating.command")
+    except ModuleNotFoundError:
+        return
+    command.register(commands)
+
+
+#: What registers each subcommand, in the order of the help.
+COMMANDS: tuple[Callable[[Any], object], ...] = (server.register, _migrating)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command with these arguments, or with those of the process; exit with its status."""
+    command = parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        command.print_help(sys.stderr)
+        command.exit(2)
+    options = command.parse_args(arguments)
+    try:
+        status = options.run(options)
+    except ConfigurationError as error:
+        command.exit(2, f"headrace: {error}\n")
+    command.exit(status or 0)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command and of all its subcommands."""
+    command = argparse.ArgumentParser(
+        prog="headrace", description="The real-time stack for Django."
+    )
+    command.add_argument("--version", action="version", version=f"headrace {__version__}")
+    commands = command.add_subparsers(required=True, metavar="COMMAND")
+    for register in COMMANDS:
+        register(commands)
+    return command
