@@ -18,6 +18,7 @@ from ..protocols.websocket import Limits
 from .config import Config, Lifespan
 from .lifespan import LifespanFailed
 from .outbox import SlowClientPolicy
+from .running import new_event_loop
 from .server import Server
 
 __all__ = ["load", "register", "run"]
@@ -102,12 +103,6 @@ def _run(server: Server) -> None:
     # every connection, need not walk through it again and again.
     gc.collect()
     gc.freeze()
-    try:
-        import uvloop
-    except ImportError:
-        new_event_loop = None
-    else:
-        new_event_loop = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(server.serve())
         if server.hurried and _threads_left():

@@ -17,7 +17,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -72,6 +72,25 @@ class Server:
         name = self._sockets()[0].getsockname()
         port: int = name[1]
         return port
+
+    @property
+    def url(self) -> str:
+        """Where a client of this host reaches the server: ``http://127.0.0.1:8000``."""
+        return self._url("http")
+
+    @property
+    def websocket_url(self) -> str:
+        """The same for WebSockets: ``ws://127.0.0.1:8000``."""
+        return self._url("ws")
+
+    def _url(self, scheme: str) -> str:
+        for sock in self._sockets():
+            if not _is_unix(sock):
+                host, port = sock.getsockname()[:2]
+                # All addresses of this host are no address that a client could ask for.
+                host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+                return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        raise RuntimeError("a server that listens on no TCP port has no URL")
 
     @property
     def counters(self) -> Counters:
@@ -191,22 +210,37 @@ class Server:
             if not task.cancelled():
                 task.result()
 
-    async def serve(self) -> None:
-        """Start, run until SIGTERM or SIGINT, and stop; a second signal ends it at once."""
+    async def serve(
+        self, *, signals: bool = True, started: Callable[[], object] | None = None
+    ) -> None:
+        """Start, run until SIGTERM, SIGINT or ``end()``, and stop.
+
+        A second signal ends it at once.
+
+        Args:
+            signals: Whether the signals are heard; only the main thread can.
+            started: Called when connections are accepted.
+        """
         loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
-        for number in signals:
+        numbers = (signal.SIGTERM, signal.SIGINT) if signals else ()
+        for number in numbers:
             loop.add_signal_handler(number, self._signalled, number)
         try:
             if await self._start_unless_signalled():
                 for address in self.addresses:
                     logger.info("Headrace listens on %s", address)
+                if started is not None:
+                    started()
                 await self._signal.wait()
                 await self.stop()
             logger.info("Headrace has stopped")
         finally:
-            for number in signals:
+            for number in numbers:
                 loop.remove_signal_handler(number)
+
+    def end(self) -> None:
+        """Let ``serve()`` stop gracefully, as a first signal does."""
+        self._signal.set()
 
     async def _start_unless_signalled(self) -> bool:
         start = asyncio.ensure_future(self.start())
@@ -242,7 +276,7 @@ class Server:
             self.hurry()
         else:
             logger.info("%s: stopping; once more ends it at once", name)
-            self._signal.set()
+            self.end()
 
     def _sockets(self) -> Sequence[socket.socket]:
         return [sock for listener in self._listeners for sock in listener.sockets]

@@ -1,0 +1,240 @@
+"""A server in a thread, as a program without an event loop has it."""
+
+import asyncio
+import contextlib
+import contextvars
+import http.client
+import socket
+import sys
+import threading
+from urllib.parse import urlsplit
+
+import pytest
+from websockets.sync.client import connect
+
+from headrace.exceptions import ConfigurationError
+from headrace.server.config import Config
+from headrace.server.running import ThreadedServer
+
+from . import apps
+from .clients import TIMEOUT_S, echo, hello, respond
+
+
+def served(application, **settings):
+    return ThreadedServer(application, Config(**{"port": 0, "lifespan": "off"} | settings))
+
+
+def get(server, target="/"):
+    address = urlsplit(server.url)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=TIMEOUT_S)
+    with contextlib.closing(connection):
+        connection.request("GET", target)
+        return connection.getresponse().read()
+
+
+def test_it_serves_until_it_is_stopped():
+    with served(echo) as server:
+        assert server.url == f"http://127.0.0.1:{server.port}"
+        assert server.addresses == [server.url]
+        with connect(f"{server.websocket_url}/chat") as client:
+            client.send("hello")
+            assert client.recv() == "hello"
+        assert get(server) == b""
+        assert server.counters.requests == 1
+        address = ("127.0.0.1", server.port)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+
+@pytest.mark.parametrize(("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("::1", "[::1]")])
+def test_its_url_leads_to_it(host, shown):
+    with served(hello, host=host) as server:
+        assert server.url == f"http://{shown}:{server.port}"
+        assert server.websocket_url == f"ws://{shown}:{server.port}"
+        assert get(server) == b"hello"
+
+
+def test_a_unix_socket_has_no_url(tmp_path):
+    path = str(tmp_path / "app.sock")
+    with served(hello, uds=path) as server:
+        assert server.addresses == [f"unix:{path}"]
+        with pytest.raises(RuntimeError, match="no TCP port"):
+            _ = server.url
+
+
+def test_it_runs_without_uvloop(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    loops = []
+
+    async def app(scope, receive, send):
+        loops.append(asyncio.get_running_loop())
+        await respond(send)
+
+    with served(app) as server:
+        get(server)
+    assert type(loops[0]).__module__.startswith("asyncio.")
+
+
+def test_several_at_once():
+    with served(hello) as one, served(echo) as other:
+        assert one.port != other.port
+        assert get(one) == b"hello"
+        assert get(other) == b""
+
+
+def test_it_starts_again_after_a_stop():
+    server = served(hello)
+    for _ in range(2):
+        server.start()
+        with pytest.raises(RuntimeError, match="stop\\(\\) it first"):
+            server.start()
+        assert get(server) == b"hello"
+        server.stop()
+        server.stop()
+        with pytest.raises(RuntimeError, match="start\\(\\) it first"):
+            _ = server.url
+
+
+def test_what_keeps_it_from_starting_is_raised_at_the_caller():
+    with served(hello) as server, pytest.raises(ConfigurationError, match="another program"):
+        served(hello, port=server.port).start()
+    with pytest.raises(ConfigurationError, match="the well is dry"):
+        served(apps.can_not_start, lifespan="auto").start()
+    assert "headrace server" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_start_that_is_interrupted_leaves_no_thread(monkeypatch):
+    """Ctrl-C while the application starts."""
+    server = served(apps.never_starts, lifespan="on")
+    started = threading.Event()
+
+    async def never_starts(scope, receive, send):
+        started.set()
+        await asyncio.Event().wait()
+
+    class Interrupted:
+        def result(self):
+            assert started.wait(TIMEOUT_S)
+            raise KeyboardInterrupt
+
+        def done(self):
+            return False
+
+        def set_exception(self, error):
+            assert isinstance(error, asyncio.CancelledError)
+
+    server.app = never_starts
+    monkeypatch.setattr("headrace.server.running.Future", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        server.start()
+    assert "headrace server" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_what_is_around_it_happens_in_its_thread():
+    name = contextvars.ContextVar("name", default="nobody")
+    seen = []
+
+    @contextlib.contextmanager
+    def around():
+        name.set("somebody")
+        seen.append(threading.current_thread().name)
+        yield
+        seen.append("over")
+
+    async def app(scope, receive, send):
+        await respond(send, name.get().encode())
+
+    with ThreadedServer(app, Config(port=0, lifespan="off"), around=around) as server:
+        assert get(server) == b"somebody"
+        assert seen == ["headrace server"]
+    assert seen == ["headrace server", "over"]
+    assert name.get() == "nobody"
+
+
+def test_what_is_around_it_may_fail():
+    @contextlib.contextmanager
+    def fails():
+        raise LookupError("no database")
+        yield
+
+    @contextlib.contextmanager
+    def fails_at_the_end():
+        yield
+        raise LookupError("no database")
+
+    with pytest.raises(LookupError):
+        ThreadedServer(hello, Config(port=0), around=fails).start()
+    server = ThreadedServer(hello, Config(port=0, lifespan="off"), around=fails_at_the_end)
+    server.start()
+    with pytest.raises(LookupError):
+        server.stop()
+    server.stop()
+
+
+def test_a_stop_waits_for_what_is_under_way():
+    begun, gate = threading.Event(), threading.Event()
+
+    async def app(scope, receive, send):
+        begun.set()
+        await asyncio.to_thread(gate.wait)
+        await respond(send, b"finished")
+
+    bodies = []
+    with served(app) as server:
+        client = threading.Thread(target=lambda: bodies.append(get(server)))
+        client.start()
+        assert begun.wait(TIMEOUT_S)
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        gate.set()
+        stopping.join(TIMEOUT_S)
+        client.join(TIMEOUT_S)
+    assert bodies == [b"finished"]
+
+
+def test_a_stop_has_a_deadline():
+    begun = threading.Event()
+
+    async def app(scope, receive, send):
+        begun.set()
+        await asyncio.Event().wait()
+
+    with served(app) as server, socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert begun.wait(TIMEOUT_S)
+        server.stop(timeout_s=0.1)
+        assert client.recv(100) == b""
+
+
+def test_an_application_that_blocks_the_loop_is_named(monkeypatch):
+    monkeypatch.setattr("headrace.server.running.CANCELLED_S", 0.01)
+    begun, gate = threading.Event(), threading.Event()
+
+    async def app(scope, receive, send):
+        begun.set()
+        gate.wait()
+
+    server = served(app)
+    server.start()
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert begun.wait(TIMEOUT_S)
+        with pytest.raises(TimeoutError, match="blocks the event loop"):
+            server.stop(timeout_s=0.01)
+        gate.set()
+        server.stop()
+
+
+def test_the_application_can_not_stop_its_own_thread():
+    errors = []
+
+    async def app(scope, receive, send):
+        try:
+            server.stop()
+        except RuntimeError as error:
+            errors.append(str(error))
+        await respond(send)
+
+    with served(app) as server:
+        get(server)
+    assert "call it from another one" in errors[0]
