@@ -21,17 +21,17 @@ from enum import Enum, auto
 from functools import lru_cache, update_wrapper
 from typing import Any, Protocol
 
-from asgiref.sync import async_to_sync, markcoroutinefunction
+from asgiref.sync import ThreadSensitiveContext, async_to_sync, markcoroutinefunction
 
 from .db import (
     aclose_old_connections,
     cleanup_due,
-    database_sync_to_async,
     track_database_use,
 )
 from .exceptions import CloseCode, StopConsumer
 from .layers import DEFAULT_CHANNEL_LAYER, BaseChannelLayer, Sink, get_channel_layer
 from .layers.base import Event, Frames, is_client_event
+from .threads import run_in_connection_thread, thread_context
 
 __all__ = ["AsyncConsumer", "SyncConsumer", "get_handler_name"]
 
@@ -469,11 +469,14 @@ class AsyncConsumer:
 class SyncConsumer(AsyncConsumer):
     """A consumer whose handlers are ordinary functions; each call runs in a thread."""
 
+    # Made for the first handler. What else runs for this connection runs in the same context.
+    _thread_context: ThreadSensitiveContext | None = None
+
     async def dispatch(self, message: Event) -> None:
         """Call the handler of this message in a thread; ValueError if there is none."""
         handler = getattr(self, get_handler_name(message), None)
         if handler is not None:
-            await database_sync_to_async(handler)(message)
+            await self._call_in_thread(handler, message)
         elif is_client_event(message):
             await AsyncConsumer.send(self, message)
         else:
@@ -485,6 +488,11 @@ class SyncConsumer(AsyncConsumer):
         Raises an OSError when the client is gone.
         """
         async_to_sync(AsyncConsumer.send)(self, message)
+
+    async def _call_in_thread(self, handler: Callable[[Event], Any], message: Event) -> None:
+        if self._thread_context is None:
+            self._thread_context = thread_context()
+        await run_in_connection_thread(self._thread_context, handler, message)
 
 
 def _is_disconnect(message: Event | None) -> bool:

@@ -7,8 +7,12 @@ Rules of this file:
 - Queries that reach the database another way (``await Model.objects.aget()``,
   ``sync_to_async``) leave a mark in their context. Whoever owns the context asks
   ``cleanup_due()``, which costs a few dozen nanoseconds, and hops to a thread only then.
+- A thread that is taken care of (``ThreadConnections``) leaves no marks: its owner tidies up.
+- Threads that share a database in memory wait for one another's transactions, as they
+  would with a database in a file.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -16,12 +20,13 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, overload
 
 from asgiref.sync import SyncToAsync, sync_to_async
-from django.db import connections
+from django.db import OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 __all__ = [
     "DatabaseSyncToAsync",
+    "ThreadConnections",
     "aclose_old_connections",
     "cleanup_due",
     "database_sync_to_async",
@@ -30,6 +35,8 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+logger = logging.getLogger("headrace.db")
 
 
 class _SharedMark:
@@ -42,7 +49,20 @@ class _SharedMark:
 
 
 _mark: ContextVar[_SharedMark | bool] = ContextVar("headrace_database_used", default=False)
-_this_thread = threading.local()  # .tidy is true inside a call that cleans up by itself
+
+
+class _ThisThread(threading.local):
+    #: Inside a call that cleans up by itself.
+    tidy = False
+    #: Somebody takes care of this thread, and wants to know of queries outside of such calls.
+    cared_for = False
+    used = False
+
+
+_this_thread = _ThisThread()
+
+#: Another connection to the same memory has locked the table (sqlite.org/rescode.html).
+_SQLITE_LOCKED = 6
 
 _expiry_lock = threading.Lock()
 #: When the first of the connections that were left open is past its age.
@@ -58,7 +78,7 @@ class DatabaseSyncToAsync(SyncToAsync[P, R]):
     def thread_handler(self, loop: Any, *args: Any, **kwargs: Any) -> Any:
         """Run the call, in its thread, between two clean-ups."""
         _close_in_this_thread()
-        outermost = not getattr(_this_thread, "tidy", False)
+        outermost = not _this_thread.tidy
         _this_thread.tidy = True
         try:
             return super().thread_handler(loop, *args, **kwargs)  # type: ignore[no-untyped-call]
@@ -92,6 +112,40 @@ def database_sync_to_async(
     if func is None:
         return lambda func: DatabaseSyncToAsync(func, thread_sensitive, executor)
     return DatabaseSyncToAsync(func, thread_sensitive, executor)
+
+
+class ThreadConnections:
+    """The database connections of the thread that makes it, which takes care of them itself."""
+
+    def __init__(self) -> None:
+        _this_thread.cared_for = True
+
+    def tidy(self) -> None:
+        """Close old connections after a call that left that to its thread."""
+        if _this_thread.used:
+            _this_thread.used = False
+            self.close_old()
+
+    def close_old(self) -> None:
+        """Close connections that are broken or past their age."""
+        self._safely(close_old_connections)
+
+    def close(self) -> None:
+        """Close all connections: the thread ends."""
+        for connection in connections.all(initialized_only=True):
+            # A database in memory refuses to close, for the sake of those who come back to
+            # it. Nobody comes back to this thread.
+            self._safely(BaseDatabaseWrapper.close, connection)
+
+    def next_expiry(self) -> float | None:
+        """Return when the first of the open connections will be past its age."""
+        return min(_expiries(time.monotonic()), default=None)
+
+    def _safely(self, close: Callable[..., None], *args: Any) -> None:
+        try:
+            close(*args)
+        except Exception:  # the thread has other work to do
+            logger.exception("a database connection could not be closed")
 
 
 def cleanup_due() -> bool:
@@ -131,21 +185,33 @@ def close_old_connections() -> None:
     database can run consumers, whatever tests there were before it.
     """
     for connection in connections.all(initialized_only=True):
-        is_in_memory = getattr(connection, "is_in_memory_db", None)
-        if is_in_memory is None or not is_in_memory():
+        if not _is_in_memory(connection):
             connection.close_if_unusable_or_obsolete()
+
+
+def _is_in_memory(connection: BaseDatabaseWrapper) -> bool:
+    is_in_memory = getattr(connection, "is_in_memory_db", None)
+    return is_in_memory is not None and is_in_memory()
 
 
 def _close_in_this_thread() -> None:
     close_old_connections()
+    if _this_thread.cared_for:
+        return
     global _next_expiry
-    now = time.monotonic()
-    for connection in connections.all(initialized_only=True):
+    for close_at in _expiries(time.monotonic()):
+        with _expiry_lock:
+            _next_expiry = min(_next_expiry or close_at, close_at)
+
+
+def _expiries(now: float) -> list[float]:
+    """Return when this thread's open connections will be past their age."""
+    return [
+        close_at
+        for connection in connections.all(initialized_only=True)
         # Past its age and still open: inside a transaction, or in memory. Nothing to wait for.
-        close_at = connection.close_at or 0.0
-        if connection.connection is not None and close_at > now:
-            with _expiry_lock:
-                _next_expiry = min(_next_expiry or close_at, close_at)
+        if connection.connection is not None and (close_at := connection.close_at or 0.0) > now
+    ]
 
 
 def _set_mark(*, used: bool) -> None:
@@ -158,11 +224,45 @@ def _set_mark(*, used: bool) -> None:
 
 
 def _mark_use(execute: Callable[..., Any], *args: Any) -> Any:
-    # A query in the main thread is made at start-up or by a test. Its mark would be inherited
-    # by every connection, none of which made it.
-    if not getattr(_this_thread, "tidy", False) and not _in_main_thread():
-        _set_mark(used=True)
+    if not _this_thread.tidy:
+        if _this_thread.cared_for:
+            _this_thread.used = True
+        # A query in the main thread is made at start-up or by a test. Its mark would be
+        # inherited by every connection, none of which made it.
+        elif not _in_main_thread():
+            _set_mark(used=True)
     return execute(*args)
+
+
+class _InTurn:
+    """Makes a query wait until no other thread's transaction locks what it needs.
+
+    SQLite waits by itself for a database in a file. In memory, where threads share the
+    tables, it fails at once with "table is locked".
+    """
+
+    _INTERVAL_S = 0.002
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+
+    def __call__(
+        self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
+    ) -> Any:
+        gives_up_at = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                return execute(sql, params, many, context)
+            except OperationalError as error:
+                # What was done many times may have been done in part.
+                if many or not _is_locked(error) or time.monotonic() >= gives_up_at:
+                    raise
+            time.sleep(self._INTERVAL_S)
+
+
+def _is_locked(error: OperationalError) -> bool:
+    code = getattr(error.__cause__, "sqlite_errorcode", 0)
+    return code & 0xFF == _SQLITE_LOCKED  # an extended code has the plain one in its low byte
 
 
 def _in_main_thread() -> bool:
@@ -170,8 +270,12 @@ def _in_main_thread() -> bool:
 
 
 def _watch(connection: BaseDatabaseWrapper, **_: Any) -> None:
-    if _mark_use not in connection.execute_wrappers:
-        connection.execute_wrappers.append(_mark_use)
+    if _mark_use in connection.execute_wrappers:
+        return
+    connection.execute_wrappers.append(_mark_use)
+    if _is_in_memory(connection):
+        timeout_s = connection.settings_dict["OPTIONS"].get("timeout", 5.0)
+        connection.execute_wrappers.append(_InTurn(timeout_s))
 
 
 connection_created.connect(_watch, dispatch_uid="headrace.db")

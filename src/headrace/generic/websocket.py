@@ -17,7 +17,6 @@ from asgiref.sync import async_to_sync
 
 from ..codecs import decode_json, encode_json
 from ..consumer import AsyncConsumer, SyncConsumer
-from ..db import database_sync_to_async
 from ..exceptions import (
     AcceptConnection,
     CloseCode,
@@ -287,7 +286,7 @@ class WebsocketConsumer(_WebsocketMixin, SyncConsumer):
         if not self._disconnected:
             message = {"type": "websocket.disconnect", "code": code}
             with contextlib.suppress(StopConsumer):
-                await database_sync_to_async(self.websocket_disconnect)(message)
+                await self._call_in_thread(self.websocket_disconnect, message)
 
 
 class JsonWebsocketConsumer(WebsocketConsumer):
