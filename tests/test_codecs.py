@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import datetime
 import decimal
@@ -6,6 +7,7 @@ import json
 import uuid
 
 import pytest
+from django.http import QueryDict
 from django.utils.safestring import mark_safe
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +67,9 @@ class Point:
         (Count(3), 3),
         ({1: mark_safe("x")}, {"1": "x"}),
         (2**80, 2**80),
+        (QueryDict("a=1&a=2&b="), {"a": "2", "b": ""}),
+        (collections.OrderedDict(a=1), {"a": 1}),
+        ({None: 1, True: 2, False: 3, 4: 5}, {"null": 1, "true": 2, "false": 3, "4": 5}),
     ],
 )
 def test_what_json_lacks_has_a_standard_form(value, expected):
@@ -79,7 +84,7 @@ def test_what_json_lacks_has_a_standard_form(value, expected):
         ({"user": {"avatar": object()}}, r"\$\.user\.avatar", "object"),
         ({"a": [1, (2, object())]}, r"\$\.a\[1\]\[1\]", "object"),
         ({"text": "\ud800"}, r"\$\.text", "str"),
-        ({"m": {None: 1}}, r"\$\.m", "dict"),
+        ({"m": {object(): 1}}, r"\$\.m", "dict"),
     ],
 )
 def test_an_error_names_the_path_of_what_has_no_json(value, path, kind):

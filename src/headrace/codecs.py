@@ -2,7 +2,8 @@
 
 Beside the types that JSON has, datetimes, dates, times, UUIDs, Decimals, enums, sets and
 dataclasses are written as text, lists or objects of their own standard forms (msgspec's), and
-bytes as base64. A subclass of a type of JSON (Django's ``SafeString``) is written as what it is.
+bytes as base64. A subclass of a type of JSON (Django's ``SafeString``) is written as what it is;
+one of ``dict``, by what its ``items()`` gives (``QueryDict``: the last value of each key).
 """
 
 import json
@@ -25,6 +26,36 @@ def _as_plain(value: Any) -> Any:
     raise TypeError(f"there is no standard form for a {type(value).__name__}")
 
 
+_LEAVES = frozenset({str, int, float, bool, type(None)})
+_TEXT = frozenset({str})
+#: Keys that ``json.dumps`` writes in a way of its own.
+_KEYWORDS: dict[Any, str] = {None: "null", True: "true", False: "false"}
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether there is no dict in the value that msgspec would write otherwise than json."""
+    kind = type(value)
+    if kind is dict:
+        if not _TEXT.issuperset(map(type, value)):
+            return False
+        value = value.values()
+    elif kind is not list and kind is not tuple:
+        return not isinstance(value, dict)
+    return _LEAVES.issuperset(map(type, value)) or all(map(_is_plain, value))
+
+
+def _plain(value: Any) -> Any:
+    """Return the value with plain dicts in the place of all others."""
+    if isinstance(value, dict):
+        return {
+            _KEYWORDS[key] if key is None or type(key) is bool else key: _plain(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
 _encoder = msgspec.json.Encoder(enc_hook=_as_plain)
 _decoder = msgspec.json.Decoder()
 
@@ -35,6 +66,8 @@ def encode_json(value: Any) -> str:
     Raises TypeError, naming the path of what has no JSON form (``$.user.avatar``).
     """
     try:
+        if not _is_plain(value):
+            value = _plain(value)
         return _encoder.encode(value).decode()
     except (TypeError, ValueError, RecursionError) as error:
         path, culprit = _culprit(value, "$", depth=0)
