@@ -1,6 +1,9 @@
+import asyncio
+import functools
 import inspect
 import json
 import logging
+from unittest.mock import AsyncMock
 
 import pytest
 import uvicorn
@@ -385,6 +388,33 @@ def test_a_consumer_class_is_refused_with_what_to_write_instead():
         URLRouter([path("echo/", Echo)])
 
 
+@pytest.mark.parametrize(
+    "callback",
+    [
+        functools.partial(named("any")),
+        lambda scope, receive, send: named("any")(scope, receive, send),
+        AsyncMock(side_effect=named("any")),
+    ],
+    ids=["partial", "lambda", "mock"],
+)
+async def test_whatever_returns_an_awaitable_is_an_application(callback):
+    assert await route(URLRouter([path("any/", callback)]), "/any/") == ("any", (), {})
+
+
+async def test_routes_that_come_after_the_router_count_too():
+    routes = [path("early/", named("early"))]
+    router = URLRouter(routes)
+    routes.append(path("late/", named("late")))
+    assert (await route(router, "/late/"))[0] == "late"
+    assert (await route(router, "/early/"))[0] == "early"
+
+
+async def test_what_no_other_route_takes_goes_to_the_last():
+    router = URLRouter([path("chat/", consumer("chat")), re_path(r"", named("pages"))])
+    assert (await route(router, "/chat/"))[0] == "chat"
+    assert (await route(router, "/any/thing"))[0] == "pages"
+
+
 async def test_an_asgi_2_application_is_called_in_two_steps():
     class Old:
         def __init__(self, scope):
@@ -429,19 +459,59 @@ async def test_a_router_under_uvicorn():
         assert await socket.recv() == "hello"
 
 
+async def refusal(port, path):
+    """The status and the text with which a WebSocket is refused."""
+    with pytest.raises(websockets.InvalidStatus) as e:
+        await websockets.connect(f"ws://127.0.0.1:{port}{path}")
+    return e.value.response.status_code, e.value.response.body.decode()
+
+
+async def get(port, path):
+    """The status and the text with which a page is answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+    writer.close()
+    return int(head.split()[1]), body
+
+
 async def test_our_server_answers_404_where_there_is_no_route(caplog):
     caplog.set_level(logging.INFO, "headrace")
     async with Server(APPLICATION, Config(port=0)) as server:
-        address = f"ws://127.0.0.1:{server.port}"
-        async with websockets.connect(f"{address}/echo/") as socket:
+        async with websockets.connect(f"ws://127.0.0.1:{server.port}/echo/") as socket:
             await socket.send("hello")
             assert await socket.recv() == "hello"
         caplog.clear()
-        with pytest.raises(websockets.InvalidStatus) as e:
-            await websockets.connect(f"{address}/nowhere/")
-    assert e.value.response.status_code == 404
+        for ask in (refusal, get):
+            status, text = await ask(server.port, "/nowhere/")
+            assert (status, "no route for path '/nowhere/'" in text) == (404, True)
     refusals = [record for record in caplog.records if "'/nowhere/'" in record.getMessage()]
-    assert [record.exc_info for record in refusals] == [None], "one line, and no traceback"
+    assert [(record.levelno, record.exc_info) for record in refusals] == [(logging.INFO, None)] * 2
+
+
+@pytest.mark.parametrize("ask", [refusal, get])
+async def test_a_protocol_that_nobody_serves_is_a_warning(caplog, ask):
+    caplog.set_level(logging.INFO, "headrace")
+    async with Server(ProtocolTypeRouter({}), Config(port=0)) as server:
+        caplog.clear()
+        status, _ = await ask(server.port, "/")
+        assert status == 404
+        (record,) = [r for r in caplog.records if "no application" in r.getMessage()]
+    assert (record.levelno, record.exc_info) == (logging.WARNING, None)
+
+
+async def test_an_error_with_a_level_that_is_none(caplog):
+    class OddError(Exception):
+        status, log_level = 410, "loud"
+
+    async def application(scope, receive, send):
+        raise OddError("gone")
+
+    caplog.set_level(logging.INFO, "headrace")
+    application = ProtocolTypeRouter({"http": application})
+    async with Server(application, Config(port=0)) as server:
+        assert (await get(server.port, "/"))[0] == 410
+    assert [r.levelname for r in caplog.records if "refused with 410" in r.getMessage()] == ["INFO"]
 
 
 # The documentation

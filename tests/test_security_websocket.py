@@ -205,6 +205,26 @@ async def test_the_allowed_hosts(settings, hosts, debug, origin, outcome):
     assert await attempt(AllowedHostsOriginValidator(application), origin) == outcome
 
 
+async def test_what_a_subclass_overrides_is_asked_of_every_origin():
+    class AnyPort(OriginValidator):
+        """Takes no account of ports, whoever wrote one."""
+
+        def get_origin_port(self, origin):
+            return None
+
+    class Below(OriginValidator):
+        """Asks nothing of an origin that isn't there."""
+
+        def match_allowed_origin(self, parsed_origin, pattern):
+            return parsed_origin.hostname.endswith(pattern)
+
+    any_port = AnyPort(application, ["http://a.example:1"])
+    assert await attempt(any_port, b"http://a.example:2") == LET_IN
+    assert await attempt(any_port, b"https://a.example:1") == REFUSED
+    assert await attempt(Below(application, [".a.example"]), b"http://x.a.example") == LET_IN
+    assert await attempt(Below(application, [".a.example"])) == REFUSED
+
+
 # The denier
 
 

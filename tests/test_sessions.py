@@ -329,6 +329,24 @@ async def test_the_wrapper_has_a_scope_of_its_own():
     assert "session" not in scope
 
 
+async def test_a_wrapper_that_finds_the_session_another_way():
+    """It may fill the placeholder that it finds in the scope, or put a session there."""
+
+    class ByHeader(InstanceSessionWrapper):
+        async def resolve_session(self):
+            key = dict(self.scope["headers"])[b"x-session"].decode()
+            self.scope["session"]._wrapped = self.session_store(key)
+
+    class Sessions(SessionMiddleware):
+        wrapper_class = ByHeader
+
+    async def application(scope, receive, send):
+        return scope["session"].session_key
+
+    scope = {"type": "websocket", "headers": [(b"x-session", b"x" * 32)]}
+    assert await CookieMiddleware(Sessions(application))(scope, None, None) == "x" * 32
+
+
 @pytest.mark.django_db(transaction=True)
 async def test_a_wrapper_that_sets_the_cookie_when_it_accepts():
     class OnAccept(InstanceSessionWrapper):

@@ -10,6 +10,7 @@ Rules of this file:
   in its log.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, TypeAlias
@@ -40,6 +41,8 @@ class NoApplicationError(ConfigurationError):
     """A router has no application for this protocol type or channel name."""
 
     status = 404
+    # Headrace's server logs it at this level: it is the site that lacks something.
+    log_level = logging.WARNING
 
 
 class NoRouteError(Resolver404, ValueError):
@@ -136,7 +139,11 @@ class URLRouter(Stage):
 
     def __init__(self, routes: Sequence[URLPattern | URLResolver]) -> None:
         self.routes = routes
-        self._routes = [_Route(route) for route in routes]
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self._prepared = tuple(self.routes)
+        self._routes = [_Route(route) for route in self._prepared]
 
     def enter(self, scope: Scope, receive: Receive, send: Send) -> Handover:
         """Hand on to the first route that takes the path; NoRouteError if none does."""
@@ -155,6 +162,9 @@ class URLRouter(Stage):
     def _candidates(
         self, path: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> "Iterator[_Candidate]":
+        if len(self.routes) != len(self._prepared):
+            # Routes that a list was given after its router was built count, too.
+            self._prepare()
         for route in self._routes:
             match = route.match(path)
             if match is None:
@@ -176,12 +186,12 @@ class _Route:
     __slots__ = ("application", "default_args", "is_endpoint", "match", "router")
 
     def __init__(self, route: URLPattern | URLResolver) -> None:
-        if not isinstance(route, URLPattern):
+        callback: Any = route.callback
+        if isinstance(route, URLResolver) or callback is None:
             raise ImproperlyConfigured(
-                f"{route!r}: include() is not supported in URLRouter; let the route lead to "
+                f"{route!r}: include() is not supported in URLRouter. Let the route lead to "
                 "another URLRouter instead"
             )
-        callback: Any = route.callback
         if isinstance(callback, type) and hasattr(callback, "as_asgi"):
             raise ImproperlyConfigured(
                 f"{route!r} leads to a class: write {callback.__name__}.as_asgi()"
@@ -192,7 +202,11 @@ class _Route:
             pattern = _as_prefix(pattern)
         self.match = pattern.match
         self.default_args = route.default_args
-        self.application: ASGIApplication = guarantee_single_callable(callback)  # type: ignore[no-untyped-call]
+        # Only a class can be told to be of ASGI 2: an ordinary function may well return an
+        # awaitable, as a partial, a lambda and a mock do.
+        if isinstance(callback, type):
+            callback = guarantee_single_callable(callback)  # type: ignore[no-untyped-call]
+        self.application: ASGIApplication = callback
         #: The router to look into at once, instead of calling it.
         self.router = callback if type(callback).__call__ is URLRouter.__call__ else None
         #: A consumer never asks for the next route: nothing has to wait for it to end.

@@ -18,6 +18,7 @@ from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.http import HttpResponse, parse_cookie
+from django.utils.functional import LazyObject
 
 from .db import database_sync_to_async
 from .exceptions import ConfigurationError
@@ -111,6 +112,9 @@ class InstanceSessionWrapper:
                 "no cookies in the scope: put CookieMiddleware in front of SessionMiddleware, "
                 "or use SessionMiddlewareStack"
             )
+        if self.activated:
+            # A subclass may fill it; ours puts the session itself in its place.
+            self.scope["session"] = LazyObject()
 
     async def resolve_session(self) -> None:
         """Put the session into the scope; nothing is read from its store yet."""

@@ -106,9 +106,10 @@ class HandshakeRequest:
         answer: list[tuple[bytes, bytes]] = []
         if subprotocol is not None:
             if subprotocol not in self.subprotocols:
+                # What it does offer is not told: a client may have put a secret there.
                 raise LocalProtocolError(
-                    f"cannot accept the subprotocol {subprotocol!r}: "
-                    f"the client offers {self.subprotocols}"
+                    f"cannot accept the subprotocol {subprotocol!r}: the client offers "
+                    f"{len(self.subprotocols)} others"
                 )
             answer.append((b"sec-websocket-protocol", subprotocol.encode("ascii")))
         agreed = negotiate(self.offers, extensions) if self.offers else ()

@@ -58,6 +58,9 @@ class OriginValidator(Stage):
 
     def valid_origin(self, parsed_origin: ParseResult | None) -> bool:
         """Tell whether a connection with this origin, None for none, is let through."""
+        if parsed_origin is None:
+            # Decided here, so that what a subclass overrides is asked about origins only.
+            return "*" in self.allowed_origins
         return self.validate_origin(parsed_origin)
 
     def validate_origin(self, parsed_origin: ParseResult | None) -> bool:
@@ -71,15 +74,17 @@ class OriginValidator(Stage):
         """Tell whether this one of the allowed origins matches; a port must match exactly."""
         if parsed_origin is None or not parsed_origin.hostname:
             return False
-        scheme, host, port = _parse_pattern(pattern)
+        allowed = _parse_pattern(pattern)
+        if not is_same_domain(parsed_origin.hostname, allowed.hostname or pattern.lower()):
+            return False
+        if not allowed.scheme and allowed.port is None:
+            return True
         return (
-            is_same_domain(parsed_origin.hostname, host)
-            and (not scheme or parsed_origin.scheme == scheme)
-            and (port is None or self.get_origin_port(parsed_origin) == port)
-        )
+            not allowed.scheme or parsed_origin.scheme == allowed.scheme
+        ) and self.get_origin_port(parsed_origin) == self.get_origin_port(allowed)
 
     def get_origin_port(self, origin: ParseResult) -> int | None:
-        """Return the origin's port, or that of its scheme, or None."""
+        """Return the port of an origin, or of an allowed one; else that of its scheme, or None."""
         return origin.port or _DEFAULT_PORTS.get(origin.scheme)
 
 
@@ -121,13 +126,9 @@ def _parse(origins: list[bytes]) -> ParseResult | None:
 
 
 @lru_cache(maxsize=1024)
-def _parse_pattern(pattern: str) -> tuple[str, str, int | None]:
-    """Return scheme, host and port; None is any port."""
+def _parse_pattern(pattern: str) -> ParseResult:
     pattern = pattern.lower()
-    parsed = urlparse(pattern if "//" in pattern else f"//{pattern}")
-    host = parsed.hostname or pattern
-    port = parsed.port or _DEFAULT_PORTS.get(parsed.scheme)
-    return parsed.scheme, host, port
+    return urlparse(pattern if "//" in pattern else f"//{pattern}")
 
 
 def _why(origins: list[bytes]) -> str:

@@ -4,6 +4,7 @@ Source: the ASGI specification 3.0, its HTTP and WebSocket message format 2.5 an
 lifespan protocol 2.0.
 """
 
+import logging
 from collections.abc import Awaitable, Coroutine, Iterable
 from types import CoroutineType
 from typing import Any
@@ -23,6 +24,7 @@ __all__ = [
     "outgoing_headers",
     "peer_name",
     "printable",
+    "refusal_level",
     "refusal_status",
     "unexpected",
     "websocket_scope",
@@ -134,6 +136,16 @@ def refusal_status(error: BaseException) -> int | None:
     """
     status = getattr(type(error), "status", None)
     return status if isinstance(status, int) and 400 <= status < 500 else None
+
+
+def refusal_level(error: BaseException) -> int:
+    """Return the level at which such a refusal is logged: that of its class, or else INFO.
+
+    A path that nobody serves is the client's affair; a protocol that nobody serves is a gap
+    in the site's configuration, whose exception has a ``log_level`` of WARNING.
+    """
+    level = getattr(type(error), "log_level", logging.INFO)
+    return level if isinstance(level, int) else logging.INFO
 
 
 def comes_of_disconnect(error: BaseException) -> bool:

@@ -22,6 +22,7 @@ from .asgi import (
     message_type,
     outgoing_headers,
     printable,
+    refusal_level,
     refusal_status,
     unexpected,
 )
@@ -235,7 +236,8 @@ class Exchange(Inbox):
             status = refusal_status(error)
             if status is not None and not self._started:
                 reason = printable(str(error))
-                logger.info("%s: refused with %d: %s", self._connection.peer, status, reason)
+                level, peer = refusal_level(error), self._connection.peer
+                logger.log(level, "%s: refused with %d: %s", peer, status, reason)
                 self._fail(status, reason)
                 return
             self._runtime.counters.application_errors += 1

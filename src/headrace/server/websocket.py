@@ -32,6 +32,7 @@ from .asgi import (
     outgoing_headers,
     peer_name,
     printable,
+    refusal_level,
     refusal_status,
     unexpected,
 )
@@ -174,7 +175,7 @@ class WebSocketStream(Inbox):
             self._end(CloseCode.INTERNAL_ERROR, "the application was cancelled")
         elif self.phase is CONNECTING and (status := refusal_status(error)) is not None:
             reason = printable(str(error))
-            logger.info("%s: refused with %d: %s", self.peer, status, reason)
+            logger.log(refusal_level(error), "%s: refused with %d: %s", self.peer, status, reason)
             self._refuse(status, reason)
         else:
             runtime.counters.application_errors += 1

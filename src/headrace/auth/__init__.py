@@ -22,13 +22,14 @@ from django.contrib.auth import (
     user_logged_out,
 )
 from django.contrib.sessions.backends.base import SessionBase
+from django.core.exceptions import ValidationError
 from django.utils.crypto import constant_time_compare
 from django.utils.functional import LazyObject
 
-from .db import database_sync_to_async
-from .exceptions import ConfigurationError
-from .middleware import ASGIApplication, BaseMiddleware, Handover, Receive, Scope, Send
-from .sessions import CookieMiddleware, SessionMiddleware
+from ..db import database_sync_to_async
+from ..exceptions import ConfigurationError
+from ..middleware import ASGIApplication, BaseMiddleware, Handover, Receive, Scope, Send
+from ..sessions import CookieMiddleware, SessionMiddleware
 
 __all__ = [
     "AuthMiddleware",
@@ -47,7 +48,7 @@ async def get_user(scope: Scope) -> Any:
     flushed. Raises ValueError if the scope has no session.
     """
     session = _session(scope)
-    if session.is_empty():
+    if isinstance(session, SessionBase) and session.is_empty():
         return _anonymous()
     return await _get_user(session)
 
@@ -74,11 +75,12 @@ async def login(scope: Scope, user: Any = None, backend: str | None = None) -> N
 async def logout(scope: Scope) -> None:
     """Delete the scope's session and all its data, and make its user anonymous.
 
-    Raises ValueError if the scope has no session.
+    ``user_logged_out`` is sent where somebody was logged in. Raises ValueError if the scope
+    has no session.
     """
     session = _session(scope)
     user = scope.get("user")
-    await _logout(session, user if getattr(user, "is_authenticated", False) else None)
+    await _logout(session, user if getattr(user, "is_authenticated", True) else None)
     if user is not None:
         scope["user"] = _anonymous()
 
@@ -173,8 +175,9 @@ def _login(session: SessionBase, user: Any, backend: str) -> None:
 
 @database_sync_to_async
 def _logout(session: SessionBase, user: Any) -> None:
-    # Before the session is gone, so that receivers can find out who is leaving.
-    user_logged_out.send(sender=user.__class__, request=None, user=user)
+    if user is not None:
+        # Before the session is gone, so that receivers can find out who is leaving.
+        user_logged_out.send(sender=user.__class__, request=None, user=user)
     session.flush()
 
 
@@ -182,7 +185,11 @@ def _user_id(session: SessionBase) -> Any:
     user_id = session.get(SESSION_KEY)
     if user_id is None:
         return None
-    return get_user_model()._meta.pk.to_python(user_id)  # noqa: SLF001 - Django's API
+    try:
+        return get_user_model()._meta.pk.to_python(user_id)  # noqa: SLF001 - Django's API
+    except ValidationError:
+        # Written when the keys of users were of another type.
+        return None
 
 
 def _hash(user: Any) -> str:
@@ -201,7 +208,7 @@ def _is_valid(session: SessionBase, user: Any) -> bool:
 
 
 def _backend_path(user: Any, backend: str | None) -> str:
-    if backend is not None:
+    if backend:
         if not isinstance(backend, str):
             raise TypeError(f"the backend is {backend!r}: name it by its dotted path")
         return backend
