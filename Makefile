@@ -19,6 +19,10 @@ test: ## install what the tests need, and run them all
 	$(BIN)/pytest -q
 	HEADRACE_PURE=1 $(BIN)/pytest -q tests/protocols
 
+test-all: ## the tests with every supported Python and Django that is here; TESTS="tests/server" for some
+	@tools/test-packages
+	tools/test-all $(TESTS)
+
 coverage: ## branch coverage of each room by its own tests, 95 % at least
 	@tools/test-packages
 	@tools/setup test
