@@ -30,7 +30,7 @@ from .db import (
 )
 from .exceptions import CloseCode, StopConsumer
 from .layers import DEFAULT_CHANNEL_LAYER, BaseChannelLayer, Sink, get_channel_layer
-from .layers.base import Event, Frames, is_client_event
+from .layers.base import Event, Frames, Overflow, is_client_event
 from .threads import run_in_connection_thread, thread_context
 
 __all__ = ["AsyncConsumer", "SyncConsumer", "get_handler_name"]
@@ -149,6 +149,9 @@ class _Inbox:
         self._blocked: dict[_Source, asyncio.Future[None]] = {}
         self._failure: Exception | None = None
         self._pumps: list[asyncio.Task[None]] = []
+        # Set while the consumer waits. A worker is not read ahead of that: what it has fetched
+        # and the consumer has not begun with would end with the consumer.
+        self._asked = asyncio.Event() if scope["type"] == "channel" else None
         self._start(self._read_connection(receive), "connection")
 
     def pull(self, receive: Callable[[str], Awaitable[Event]], channel: str) -> None:
@@ -161,6 +164,8 @@ class _Inbox:
             while not self._events:
                 if self._failure is not None:
                     raise self._failure
+                if self._asked is not None:
+                    self._asked.set()
                 self._reader = asyncio.get_running_loop().create_future()
                 await self._reader
             event, source = self._events.popleft()
@@ -236,6 +241,8 @@ class _Inbox:
     def _append(self, event: Event, source: _Source) -> None:
         self._waiting[source] += 1
         self._events.append((event, source))
+        if self._asked is not None:
+            self._asked.clear()
         self._wake()
 
     def _wake(self) -> None:
@@ -245,6 +252,8 @@ class _Inbox:
     async def _read_connection(self, receive: Receive) -> None:
         try:
             while True:
+                if self._asked is not None:
+                    await self._asked.wait()
                 event = await receive()
                 over = event.get("type") in _DISCONNECTS
                 if over:
@@ -288,10 +297,10 @@ class _HandledSink:
     def __init__(self, lane: Sink) -> None:
         self._lane = lane
 
-    def put(self, event: Event, /) -> bool:
+    def put(self, event: Event, /) -> bool | Overflow:
         return self._lane.put(event)
 
-    def transmit(self, event: Event, frames: Frames, /) -> bool:
+    def transmit(self, event: Event, frames: Frames, /) -> bool | Overflow:
         del frames
         return self._lane.put(event.copy())
 

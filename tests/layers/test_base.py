@@ -23,6 +23,11 @@ def test_the_first_pattern_that_matches_gives_the_capacity(layer):
     assert [layer.get_capacity(name) for name in names] == [1, 7, 2, 7, 3, 7, 7]
 
 
+def test_capacities_may_be_compiled_once_more(layer):
+    """As layers written for Channels do, whose base leaves it to them."""
+    assert layer.compile_capacities(layer.channel_capacity) == layer.channel_capacity
+
+
 @pytest.mark.parametrize("name", ["a", "A-z_0.9", "x" * 99, "prefix!", "prefix!local-1"])
 def test_legal_names_of_channels(layer, name):
     assert layer.valid_channel_name(name) is True
@@ -78,6 +83,8 @@ async def test_a_subclass_has_to_do_the_work(layer):
     for call, arguments in ((layer.attach, ("a", None)), (layer.detach, ("a",))):
         with pytest.raises(NotImplementedError):
             call(*arguments)
+    with pytest.raises(NotImplementedError):
+        _ = layer.overflows
     await layer.close()
 
 

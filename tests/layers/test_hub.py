@@ -9,6 +9,7 @@ import uuid
 import pytest
 from django.utils.safestring import mark_safe
 
+from headrace.layers.base import Overflow
 from headrace.layers.hub import Hub, ThreadSafeSink, carry, copier_for
 from headrace.testing.layers import RecordingSink
 
@@ -281,27 +282,28 @@ async def test_a_burst_is_one_walk(hub):
 # Drops
 
 
-async def test_what_is_dropped_is_counted_and_logged_once_a_second(hub, caplog, monkeypatch):
-    from headrace.layers import hub as hub_module
-
-    now = [1000.0]
-    monkeypatch.setattr(hub_module.time, "monotonic", lambda: now[0])
-    for number in range(5):
-        join(hub, "room", f"full.{number}", RecordingSink(room=0))
+async def test_a_full_member_is_counted_and_the_others_get_theirs(hub, caplog):
+    for number, overflow in enumerate(Overflow):
+        join(hub, "room", f"full.{number}", RecordingSink(0, overflow, "Chat"))
     free = join(hub, "room", "free")
     for _ in range(10):
         hub.publish("room", {"type": "news"})
-    assert hub.dropped == 50
     assert len(free.events) == 10
+    assert hub.losses.counts == {
+        Overflow.DROP_NEWEST: 10,
+        Overflow.DROP_OLDEST: 10,
+        Overflow.CLOSE: 1,
+    }
+    assert hub.dropped == 21
     [record] = caplog.records
-    assert record.getMessage() == (
-        "group room: 5 of 6 members had no room for an event of type 'news': dropped there "
-        "(5 events dropped so far in this process)"
-    )
-    now[0] += 1.0
-    hub.publish("room", {"type": "news"})
-    assert "55 events dropped so far" in caplog.records[-1].getMessage()
-    assert len(caplog.records) == 2
+    assert record.getMessage().startswith("group room: 3 of 4 members had no room for an event")
+
+
+async def test_a_sender_to_one_full_channel_is_told_or_it_is_counted(hub):
+    for overflow, taken in zip(Overflow, (False, True, True), strict=True):
+        join(hub, "room", overflow, RecordingSink(0, overflow))
+        assert hub.deliver(overflow, {"type": "news"}) is taken
+    assert list(hub.losses.counts.values()) == [0, 1, 1]
 
 
 # Threads and loops
@@ -390,6 +392,20 @@ async def test_a_busy_loop_has_a_bound(hub, caplog):
         elsewhere.call(lambda: None)
         assert len(there.events) == 60
         assert hub.dropped == 50 + 40  # and what had no room there
+
+
+async def test_a_policy_is_kept_on_another_loop(hub, caplog):
+    with ElsewhereLoop() as elsewhere:
+        join(hub, "room", "here")
+        sink = RecordingSink(1, Overflow.DROP_OLDEST, "Chat")
+        there = elsewhere.call(join, hub, "room", "there", sink)
+        for number in range(3):
+            hub.publish("room", {"type": "count", "number": number})
+        elsewhere.call(lambda: None)
+        assert [event["number"] for event in there.events] == [2]
+        assert hub.losses.counts[Overflow.DROP_OLDEST] == 2
+        assert "channel there, on another loop: " in caplog.text
+        assert "most of them Chat" in caplog.text
 
 
 async def test_a_loop_that_is_closed_takes_its_consumers_with_it(hub):

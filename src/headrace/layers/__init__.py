@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 
 from .. import DEFAULT_CHANNEL_LAYER
 from ..exceptions import ChannelFull, InvalidChannelLayerError
-from .base import BaseChannelLayer, Sink
+from .base import BaseChannelLayer, Overflow, Sink
 from .memory import InMemoryChannelLayer
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "ChannelLayerManager",
     "InMemoryChannelLayer",
     "InvalidChannelLayerError",
+    "Overflow",
     "Sink",
     "channel_layers",
     "get_channel_layer",

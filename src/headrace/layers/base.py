@@ -13,17 +13,21 @@ Rules of this file:
 import fnmatch
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ..exceptions import ChannelFull
 
 __all__ = [
     "BaseChannelLayer",
+    "Bounds",
     "BurstSink",
     "Bursts",
     "Capacities",
     "Event",
     "Frames",
+    "Overflow",
     "Sink",
     "check_client_event",
     "is_client_event",
@@ -39,6 +43,30 @@ Bursts = dict[Hashable, tuple[bytes, list[bytes]]]
 Capacities: TypeAlias = Mapping[str | re.Pattern[str], int]
 
 _CLIENT_EVENTS = frozenset({"websocket.send", "websocket.close"})
+
+
+class Overflow(StrEnum):
+    """What happens to an event for a handler whose consumer has as many waiting as it may.
+
+    Whichever it is, the event is counted, and the log says so.
+    """
+
+    #: It is lost. ``send`` raises ChannelFull for it, ``group_send`` does not.
+    DROP_NEWEST = "drop-newest"
+    #: It is kept, and the one that has waited longest is lost.
+    DROP_OLDEST = "drop-oldest"
+    #: The consumer is given up: its client is closed with 1013, and may come again.
+    CLOSE = "close"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many events may wait for a consumer's handlers, and what happens to one more."""
+
+    capacity: int
+    overflow: Overflow = Overflow.DROP_NEWEST
+    #: The name of the consumer's class, for the log.
+    consumer: str | None = None
 
 
 def is_client_event(event: Mapping[str, Any]) -> bool:
@@ -83,13 +111,19 @@ class Sink(Protocol):
     a full or closed sink. ``False`` says that there was no room: the event is lost, and its
     sender or the log will hear of it. A sink whose client is gone takes everything, for there
     is nobody to miss it.
+
+    One that has ``bounds`` (a ``Bounds``) is named in the log by its consumer.
     """
 
-    def put(self, event: Event, /) -> bool:
-        """Take an event for the consumer's handler. The event belongs to the sink from now on."""
+    def put(self, event: Event, /) -> bool | Overflow:
+        """Take an event for the consumer's handler. The event belongs to the sink from now on.
+
+        An ``Overflow`` says that there was no room, and what the sink has done about it:
+        the log will hear of that, and for the sender the event is delivered.
+        """
         ...
 
-    def transmit(self, event: Event, frames: Frames, /) -> bool:
+    def transmit(self, event: Event, frames: Frames, /) -> bool | Overflow:
         """Take an ASGI event for the client.
 
         The event is shared between all members of a group and must not be changed.
@@ -115,8 +149,8 @@ class BaseChannelLayer:
     """The base of every channel layer, ours or a third party's.
 
     A subclass implements the asynchronous methods; names and capacities come from here. One
-    that can push to a ``Sink`` says so by ``pushes`` and implements ``attach`` and ``detach``;
-    from any other, a consumer pulls with ``receive()``.
+    that can push to a ``Sink`` says so by ``pushes`` and implements ``attach``, ``detach`` and
+    ``overflows``; from any other, a consumer pulls with ``receive()``.
 
     Args:
         expiry: Seconds after which an undelivered message may be forgotten.
@@ -126,12 +160,13 @@ class BaseChannelLayer:
     """
 
     MAX_NAME_LENGTH = 100
+    #: What a whole name looks like.
+    channel_name_regex = re.compile(r"[a-zA-Z0-9._-]+(![a-zA-Z0-9._-]*)?", re.ASCII)
+    group_name_regex = re.compile(r"[a-zA-Z0-9._-]+", re.ASCII)
+
     extensions: Iterable[str] = ()
     #: Whether ``attach`` and ``detach`` work.
     pushes = False
-
-    _CHANNEL_NAME = re.compile(r"[a-zA-Z0-9._-]+(![a-zA-Z0-9._-]*)?", re.ASCII)
-    _GROUP_NAME = re.compile(r"[a-zA-Z0-9._-]+", re.ASCII)
 
     def __init__(
         self,
@@ -145,11 +180,17 @@ class BaseChannelLayer:
 
     # Capacities
 
-    def compile_capacities(self, channel_capacity: Capacities) -> list[tuple[re.Pattern[str], int]]:
+    def compile_capacities(
+        self, channel_capacity: Capacities | Iterable[tuple[str | re.Pattern[str], int]]
+    ) -> list[tuple[re.Pattern[str], int]]:
         """Turn names and globs into patterns, in their order."""
+        # A subclass may do it once more, with what came of the first time.
+        pairs = (
+            channel_capacity.items() if isinstance(channel_capacity, Mapping) else channel_capacity
+        )
         return [
             (re.compile(fnmatch.translate(name)) if isinstance(name, str) else name, capacity)
-            for name, capacity in channel_capacity.items()
+            for name, capacity in pairs
         ]
 
     def get_capacity(self, channel: str) -> int:
@@ -166,7 +207,7 @@ class BaseChannelLayer:
 
         With ``receive``, a process-local name has to end with its ``!``.
         """
-        if not self._is_name(name, self._CHANNEL_NAME):
+        if not self._is_name(name, self.channel_name_regex):
             raise TypeError(self._name_error("channel", name))
         if receive and isinstance(name, str) and "!" in name and not name.endswith("!"):
             raise TypeError(
@@ -176,7 +217,7 @@ class BaseChannelLayer:
 
     def valid_group_name(self, name: object) -> Literal[True]:
         """Return True for a legal group name, or raise TypeError that says what is legal."""
-        if not self._is_name(name, self._GROUP_NAME):
+        if not self._is_name(name, self.group_name_regex):
             raise TypeError(self._name_error("group", name))
         return True
 
@@ -258,6 +299,14 @@ class BaseChannelLayer:
         """Forget the channel and all its memberships."""
         raise NotImplementedError
 
+    @property
+    def overflows(self) -> dict[Overflow, int]:
+        """How many events found no room, by what was done about it.
+
+        What raised ChannelFull is not among them: its sender knows.
+        """
+        raise NotImplementedError
+
     def settle(self) -> None:
         """Hand over, now, the client-bound events that wait for the end of this turn.
 
@@ -265,8 +314,12 @@ class BaseChannelLayer:
         something the moment before. A layer that holds nothing back has nothing to do.
         """
 
-    def _full(self, channel: str) -> ChannelFull:
+    def _full(self, channel: str, sink: object = None) -> ChannelFull:
+        bounds = getattr(sink, "bounds", None)
+        if not isinstance(bounds, Bounds):
+            bounds = Bounds(self.get_capacity(channel))
         return ChannelFull(
-            f"channel {channel} is full: {self.get_capacity(channel)} messages wait for its "
-            "consumer; raise capacity in CHANNEL_LAYERS or send less"
+            f"channel {channel} is full: {bounds.capacity} messages wait for its "
+            f"{bounds.consumer or 'consumer'}; raise capacity in CHANNEL_LAYERS or of the "
+            "consumer, or send less"
         )

@@ -24,12 +24,21 @@ import decimal
 import functools
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
-from .base import Bursts, Event, Frames, Sink, check_client_event, is_client_event
+from .base import (
+    Bounds,
+    Bursts,
+    Event,
+    Frames,
+    Overflow,
+    Sink,
+    check_client_event,
+    is_client_event,
+)
+from .losses import Losses
 
 __all__ = ["Hub", "ThreadSafeSink", "carry", "copier_for", "hand_over"]
 
@@ -91,7 +100,7 @@ def copier_for(event: Event) -> Callable[[], Event]:
     return _container_copier(event, event.items())
 
 
-def hand_over(sink: Sink, event: Event) -> bool:
+def hand_over(sink: Sink, event: Event) -> bool | Overflow:
     """Give one sink an event of its own, by the lane for its type."""
     return sink.transmit(event, {}) if is_client_event(event) else sink.put(event)
 
@@ -101,11 +110,11 @@ class ThreadSafeSink:
 
     __slots__ = ()
 
-    def put(self, event: Event, /) -> bool:
+    def put(self, event: Event, /) -> bool | Overflow:
         """See ``Sink``."""
         raise NotImplementedError
 
-    def transmit(self, event: Event, frames: Frames, /) -> bool:
+    def transmit(self, event: Event, frames: Frames, /) -> bool | Overflow:
         """See ``Sink``."""
         raise NotImplementedError
 
@@ -129,6 +138,11 @@ class _Distant(ThreadSafeSink):
         self._sink = sink
         self._under_way = 0
 
+    @property
+    def bounds(self) -> Bounds | None:
+        bounds: Bounds | None = getattr(self._sink, "bounds", None)
+        return bounds
+
     def put(self, event: Event, /) -> bool:
         return self._carry(self._sink.put, event)
 
@@ -136,7 +150,7 @@ class _Distant(ThreadSafeSink):
         del frames  # they belong to the publishing thread
         return self._carry(self._sink.transmit, event, {})
 
-    def _carry(self, take: Callable[..., bool], *args: Any) -> bool:
+    def _carry(self, take: Callable[..., bool | Overflow], *args: Any) -> bool:
         with self._hub.lock:
             if self._under_way >= self.LIMIT:
                 return False
@@ -147,11 +161,12 @@ class _Distant(ThreadSafeSink):
             self._hub.detach(self._channel)
         return True
 
-    def _arrive(self, take: Callable[..., bool], args: tuple[Any, ...]) -> None:
+    def _arrive(self, take: Callable[..., bool | Overflow], args: tuple[Any, ...]) -> None:
         with self._hub.lock:
             self._under_way -= 1
-        if not take(*args):
-            self._hub.report_dropped("a consumer on another loop", args[0], 1, 1)
+        if (taken := take(*args)) is not True:
+            where = f"channel {self._channel}, on another loop"
+            self._hub.losses.note(where, args[0], [(self, taken)], 1)
 
 
 class _Burst:
@@ -169,24 +184,17 @@ class _Burst:
 
 
 class Hub:
-    """The channels and groups of this process.
-
-    ``dropped`` counts the events that a full sink did not take.
-    """
-
-    #: At most one line of the log in so many seconds says that events were dropped.
-    REPORT_INTERVAL_S = 1.0
+    """The channels and groups of this process."""
 
     __slots__ = (
         "_burst",
         "_changes",
         "_home",
         "_memberships",
-        "_next_report",
         "channels",
-        "dropped",
         "groups",
         "lock",
+        "losses",
     )
 
     def __init__(self) -> None:
@@ -198,10 +206,15 @@ class Hub:
         # stands for itself until there is a second.
         self._memberships: dict[str, str | set[str]] = {}
         self._home: asyncio.AbstractEventLoop | None = None
-        self._next_report = 0.0
-        self.dropped = 0
+        #: What the members had no room for.
+        self.losses = Losses()
         self._burst: _Burst | None = None
         self._changes = 0  # of memberships, so that a burst knows when its sinks are stale
+
+    @property
+    def dropped(self) -> int:
+        """How many events found no room, those aside whose sender was told."""
+        return self.losses.total
 
     # What exists
 
@@ -296,7 +309,10 @@ class Hub:
         if is_client_event(event):
             check_client_event(event)
             self.end_burst()
-        return hand_over(sink, copier_for(event)())
+        taken = hand_over(sink, copier_for(event)())
+        if isinstance(taken, Overflow):
+            self.losses.note(f"channel {channel}", event, [(sink, taken)], 1)
+        return taken is not False
 
     def publish(self, group: str, event: Event) -> None:
         """Hand the event to every member of the group.
@@ -316,16 +332,16 @@ class Hub:
         # A snapshot: taking an event may end a consumer, and other threads come and go.
         sinks = list(members.values())
         copy_of_event = copier_for(event)
-        refused = 0
+        full: list[tuple[Sink | None, bool | Overflow]] = []
         for sink in sinks:
             try:
-                if not sink.put(copy_of_event()):
-                    refused += 1
+                if (taken := sink.put(copy_of_event())) is not True:
+                    full.append((sink, taken))
             except Exception:
                 # A member that breaks its promise must not silence those behind it.
                 logger.exception("group %s: a member failed to take an event", group)
-        if refused:
-            self.report_dropped(f"group {group}", event, refused, len(sinks))
+        if full:
+            self.losses.note(f"group {group}", event, full, len(sinks))
 
     def _join_burst(self, group: str, members: dict[str, Sink], event: Event) -> None:
         home = self._home
@@ -367,7 +383,7 @@ class Hub:
     def _transmit(
         self, group: str, sinks: list[Sink], events: list[Event], *, at_once: bool = False
     ) -> None:
-        refused = 0
+        full: list[tuple[Sink | None, bool | Overflow]] = []
         closes = events[0]["type"] == "websocket.close"  # alone, then
         bursts: Bursts = {}
         frames: list[Frames] = [{} for _ in events]
@@ -375,34 +391,15 @@ class Hub:
             try:
                 take = getattr(sink, "transmit_burst", None)
                 if take is not None and not closes:
-                    refused += take(events, bursts, at_once)
+                    full += [(sink, False)] * take(events, bursts, at_once)
                 else:
                     taken = map(sink.transmit, events, frames)
-                    refused += sum(not each for each in taken)
+                    full += [(sink, each) for each in taken if each is not True]
             except Exception:
                 # A member that breaks its promise must not silence those behind it.
                 logger.exception("group %s: a member failed to take an event", group)
-        if refused:
-            self.report_dropped(f"group {group}", events[-1], refused, len(sinks) * len(events))
-
-    def report_dropped(self, where: str, event: Event, refused: int, members: int) -> None:
-        """Count events that were dropped; log it, but not more often than is legible."""
-        with self.lock:
-            self.dropped += refused
-            now = time.monotonic()
-            silent = now < self._next_report
-            if not silent:
-                self._next_report = now + self.REPORT_INTERVAL_S
-        if not silent:
-            logger.warning(
-                "%s: %d of %d members had no room for an event of type %.80r: dropped there "
-                "(%d events dropped so far in this process)",
-                where,
-                refused,
-                members,
-                event.get("type"),
-                self.dropped,
-            )
+        if full:
+            self.losses.note(f"group {group}", events[-1], full, len(sinks) * len(events))
 
     # Within the lock
 

@@ -16,7 +16,15 @@ import threading
 import time
 from collections import deque
 
-from .base import BaseChannelLayer, Capacities, Event, Frames, Sink, is_client_event
+from .base import (
+    BaseChannelLayer,
+    Capacities,
+    Event,
+    Frames,
+    Overflow,
+    Sink,
+    is_client_event,
+)
 from .hub import Hub, ThreadSafeSink, carry, hand_over
 
 __all__ = ["InMemoryChannelLayer", "Mailbox"]
@@ -28,6 +36,9 @@ class Retired(Exception):
 
 class Mailbox(ThreadSafeSink):
     """A channel that waits to be pulled: the sink behind ``receive()``.
+
+    It drops the newest when it is full, so that the sender is told: whoever pulls has no
+    client who could come again, and no say in what is lost.
 
     Args:
         capacity: Messages that it holds before ``put`` says no.
@@ -214,8 +225,13 @@ class InMemoryChannelLayer(BaseChannelLayer):
 
     @property
     def dropped(self) -> int:
-        """How many events of group sends found no room."""
+        """How many events found no room, those aside whose sender was told (ChannelFull)."""
         return self._hub.dropped
+
+    @property
+    def overflows(self) -> dict[Overflow, int]:
+        """The same, by what was done about it."""
+        return self._hub.losses.counts.copy()
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return a name that this process has not given before."""
@@ -239,7 +255,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
             if taken:
                 return
             if hub.channels.get(channel) is sink:
-                raise self._full(channel)
+                raise self._full(channel, sink)
             # What was there has just gone: begin again.
 
     async def receive(self, channel: str) -> Event:
@@ -310,8 +326,8 @@ class InMemoryChannelLayer(BaseChannelLayer):
         if isinstance(waiting, Mailbox):
             # Before the sink can be seen: what comes meanwhile from another thread is later.
             for event in waiting.retire():
-                if not hand_over(sink, event):
-                    self._hub.report_dropped(f"channel {channel}", event, 1, 1)
+                if (taken := hand_over(sink, event)) is not True:
+                    self._hub.losses.note(f"channel {channel}", event, [(sink, taken)], 1)
         self._hub.attach(channel, sink)
 
     def detach(self, channel: str) -> None:

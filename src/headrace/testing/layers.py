@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Concatenate, ParamSpec
 
 from ..exceptions import ChannelFull
-from ..layers.base import BaseChannelLayer, Event, Frames
+from ..layers.base import BaseChannelLayer, Bounds, Event, Frames, Overflow
 
 __all__ = ["ChannelLayerConformance", "RecordingSink"]
 
@@ -33,22 +33,41 @@ class RecordingSink:
 
     Args:
         room: How many events it takes.
+        overflow: What it does about one more, as a consumer with that policy.
+        consumer: The consumer whose sink it is, for the log.
     """
 
-    def __init__(self, room: int = 1_000_000) -> None:
+    def __init__(
+        self,
+        room: int = 1_000_000,
+        overflow: Overflow = Overflow.DROP_NEWEST,
+        consumer: str | None = None,
+    ) -> None:
         self.room = room
+        self.bounds = Bounds(room, overflow, consumer)
+        self.closed = False
         self.events: list[Event] = []
         #: The client-bound events, each with the frames that it was transmitted with.
         self.transmitted: list[tuple[Event, Frames]] = []
         self._news = asyncio.Event()
 
-    def put(self, event: Event, /) -> bool:
-        """Keep the event, if there is room."""
+    def put(self, event: Event, /) -> bool | Overflow:
+        """Keep the event, if there is room; do as the policy says if not."""
+        if self.closed:
+            return True
+        outcome: bool | Overflow = True
         if len(self.events) >= self.room:
-            return False
+            match self.bounds.overflow:
+                case Overflow.DROP_NEWEST:
+                    return False
+                case Overflow.DROP_OLDEST:
+                    del self.events[:1]
+                case Overflow.CLOSE:
+                    self.closed = True
+            outcome = self.bounds.overflow
         self.events.append(event)
         self._news.set()
-        return True
+        return outcome
 
     def transmit(self, event: Event, frames: Frames, /) -> bool:
         """Keep the event and its frames, if there is room."""
@@ -643,6 +662,46 @@ class ChannelLayerConformance:
             await layer.group_send("room", {"type": "news"})
         await free.until(lambda: len(free.events) == 3)
         assert len(full.events) == 1
+
+    @_test
+    async def test_the_sender_is_told_of_what_is_dropped_on_arrival_and_of_nothing_else(
+        self,
+    ) -> None:
+        layer = await self.layer()
+        if not getattr(layer, "pushes", False):
+            return
+        for overflow in Overflow:
+            channel, sink = await layer.new_channel(), RecordingSink(1, overflow)
+            layer.attach(channel, sink)
+            await layer.send(channel, {"type": "first"})
+            await sink.until(lambda sink=sink: bool(sink.events))  # type: ignore[misc]
+            if overflow is Overflow.DROP_NEWEST:
+                with _refused(ChannelFull, f"a full channel whose consumer has {overflow}"):
+                    await layer.send(channel, {"type": "second"})
+                assert [event["type"] for event in sink.events] == ["first"]
+            else:
+                await layer.send(channel, {"type": "second"})
+                await sink.until(lambda sink=sink: sink.events[-1]["type"] == "second")  # type: ignore[misc]
+            assert sink.closed is (overflow is Overflow.CLOSE)
+
+    @_test
+    async def test_a_full_member_is_counted_whatever_its_policy_and_raises_nothing(self) -> None:
+        layer = await self.layer()
+        if not getattr(layer, "pushes", False):
+            return
+        for overflow in Overflow:
+            full, free = RecordingSink(1, overflow), RecordingSink()
+            for sink in (full, free):
+                channel = await layer.new_channel()
+                layer.attach(channel, sink)
+                await layer.group_add(f"room.{overflow}", channel)
+            before = layer.overflows
+            for _ in range(2):
+                await layer.group_send(f"room.{overflow}", {"type": "news"})
+            await free.until(lambda free=free: len(free.events) == 2)  # type: ignore[misc]
+            assert full.closed is (overflow is Overflow.CLOSE)
+            for policy, count in layer.overflows.items():
+                assert count - before[policy] == (policy is overflow), policy
 
     @_test
     async def test_what_waited_is_pushed_first(self) -> None:
