@@ -11,7 +11,7 @@ Rules of this file:
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from enum import Enum, auto
 from functools import partial, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
@@ -31,7 +31,6 @@ from .exceptions import (
 )
 from .layers import BaseChannelLayer
 from .layers.base import Event
-from .middleware import ASGIApplication
 
 __all__ = ["Disconnected", "Group", "WebSocket", "websocket_view"]
 
@@ -291,14 +290,16 @@ class Group:
 
 
 View = Callable[Concatenate[WebSocket, P], Awaitable[None]]
+#: An ASGI application, in the type by which Django's ``path()`` takes it.
+Application = Callable[..., Coroutine[Any, Any, Any]]
 
 
 @overload
-def websocket_view(view: View[P]) -> ASGIApplication: ...
+def websocket_view(view: View[P]) -> Application: ...
 
 
 @overload
-def websocket_view(*, channel_layer_alias: str = ...) -> Callable[[View[P]], ASGIApplication]: ...
+def websocket_view(*, channel_layer_alias: str = ...) -> Callable[[View[P]], Application]: ...
 
 
 def websocket_view(view: Any = None, *, channel_layer_alias: str | None = None) -> Any:
