@@ -1,0 +1,121 @@
+"""One Python module, parsed: its nodes, with their places, parents and scopes.
+
+Rules of this file:
+
+- A source that libcst does not give back to the byte is not touched: its places would be wrong.
+- The parser's own limits (a file that nests too deeply) are the file's problem, not the run's.
+"""
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any, TypeVar
+
+import libcst as cst
+from libcst import metadata
+
+from .edits import Edit, Remark
+
+__all__ = ["Module", "Unreadable", "dotted", "walk"]
+
+_BOM = "\ufeff"
+
+Node = TypeVar("Node", bound=cst.CSTNode)
+
+
+class Unreadable(Exception):
+    """The source is no Python that can be read and written; the text says where it fails."""
+
+
+class Module:
+    """A parsed module, and what is found out about it: edits and remarks."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        # The parser drops a byte order mark; it is three bytes of UTF-8.
+        text = source.removeprefix(_BOM)
+        self._offset = len(source.encode()) - len(text.encode())
+        try:
+            parsed = cst.parse_module(text)
+            if parsed.code != text:
+                raise Unreadable("its line endings or blank lines can't be kept as they are")
+            wrapper = metadata.MetadataWrapper(parsed, unsafe_skip_copy=True)
+            self._spans = wrapper.resolve(metadata.ByteSpanPositionProvider)
+            self._places = wrapper.resolve(metadata.PositionProvider)
+            self._parents = wrapper.resolve(metadata.ParentNodeProvider)
+            self._scopes = wrapper.resolve(metadata.ScopeProvider)
+        except cst.ParserSyntaxError as error:
+            raise Unreadable(
+                f"line {error.raw_line}: {error.message.partition(chr(10))[0]}"
+            ) from None
+        except RecursionError:
+            raise Unreadable("it nests too deeply") from None
+        self.root = wrapper.module
+        self.edits: list[Edit] = []
+        self.remarks: list[Remark] = []
+
+    @cached_property
+    def nodes(self) -> list[cst.CSTNode]:
+        """All nodes, in the order of the text."""
+        return list(walk(self.root))
+
+    def all(self, kind: type[Node]) -> Iterator[Node]:
+        """Return the nodes of this kind, in the order of the text."""
+        return (node for node in self.nodes if isinstance(node, kind))
+
+    def span(self, node: cst.CSTNode) -> tuple[int, int]:
+        """Return where the node begins and ends, in bytes."""
+        span = self._spans[node]
+        start: int = span.start + self._offset
+        return start, start + span.length
+
+    def line(self, node: cst.CSTNode) -> int:
+        """Return the line on which the node begins."""
+        line: int = self._places[node].start.line
+        return line
+
+    def parent(self, node: cst.CSTNode) -> cst.CSTNode | None:
+        """Return the node that this one is a part of."""
+        parent: cst.CSTNode | None = self._parents.get(node)
+        return parent
+
+    def scope(self, node: cst.CSTNode) -> metadata.Scope | None:
+        """Return the scope in which a name is looked up; None for what is no reference."""
+        scope: metadata.Scope | None = self._scopes.get(node)
+        return scope
+
+    def ancestors(self, node: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, cst.CSTNode]]:
+        """Yield (node, its parent) from here to the root."""
+        while (parent := self.parent(node)) is not None:
+            yield node, parent
+            node = parent
+
+    def replace(self, node: cst.CSTNode, text: str) -> None:
+        """Put this text in the node's place."""
+        self.edits.append(Edit(*self.span(node), text))
+
+    def remark(self, node: cst.CSTNode, text: str) -> None:
+        """Have somebody look at the node's line."""
+        remark = Remark(self.line(node), text)
+        if remark not in self.remarks:
+            self.remarks.append(remark)
+
+
+def walk(root: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """Yield the node and all below it, in the order of the text."""
+    # With a stack of its own: an expression of a thousand operands nests a thousand deep.
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting += reversed(node.children)
+
+
+def dotted(node: Any) -> str:
+    """Return ``a.b.c`` for names and attributes of names; an empty text for anything else."""
+    parts = []
+    while isinstance(node, cst.Attribute):
+        parts.append(node.attr.value)
+        node = node.value
+    if not isinstance(node, cst.Name):
+        return ""
+    return ".".join([node.value, *reversed(parts)])
