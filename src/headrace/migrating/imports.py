@@ -11,6 +11,7 @@ Rules of this file:
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import libcst as cst
@@ -24,110 +25,110 @@ __all__ = ["rewrite_imports"]
 _ROOT = "channels"
 _NEW_ROOT = "headrace"
 
-#: One variable of one scope.
-_Variable: TypeAlias = tuple[metadata.Scope, str]
+#: A use of a variable: its Name, and the Attributes that are taken of it, from left to right.
+_Use: TypeAlias = list[cst.CSTNode]
 
 
 def rewrite_imports(module: Module, *, own: frozenset[str] = frozenset()) -> None:
     """Find edits and remarks for all imports; ``own`` are the project's own top-level names."""
     for from_statement in module.all(cst.ImportFrom):
-        _import_from(module, from_statement, own)
-    roots: dict[_Variable, list[cst.ImportAlias]] = defaultdict(list)
+        _from(module, from_statement, own)
+    roots: dict[metadata.Scope, list[cst.ImportAlias]] = defaultdict(list)
     for statement in module.all(cst.Import):
         for alias in statement.names:
             path = dotted(alias.name)
             if path.partition(".")[0] != _ROOT:
                 _advise(module, statement, path, own)
             elif alias.asname is not None:
-                _import_as(module, statement, alias)
+                _as(module, statement, alias)
             else:
-                scope = module.scope(statement)
-                assert scope is not None
-                roots[_home(scope, _ROOT), _ROOT].append(alias)
-    for (scope, _), aliases in roots.items():
-        _import_plain(module, scope, aliases)
+                roots[_home(module, statement, _ROOT)].append(alias)
+    for scope, aliases in roots.items():
+        _plain(module, scope, aliases)
 
 
 def _advise(module: Module, statement: cst.CSTNode, path: str, own: frozenset[str]) -> None:
-    if path.partition(".")[0] in own:
-        return
-    advice = advice_for_import(path)
+    advice = None if path.partition(".")[0] in own else advice_for_import(path)
     if advice is not None:
         module.remark(statement, advice)
 
 
-def _import_from(module: Module, statement: cst.ImportFrom, own: frozenset[str]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Imported:
+    """One name of a ``from ... import``."""
+
+    alias: cst.ImportAlias
+    path: str
+    found: Successor | Missing
+
+
+def _from(module: Module, statement: cst.ImportFrom, own: frozenset[str]) -> None:
     if statement.relative or statement.module is None:
         return
     package = dotted(statement.module)
-    if package.partition(".")[0] != _ROOT:
-        if isinstance(statement.names, cst.ImportStar):
-            _advise(module, statement, package, own)
-        else:
-            for alias in statement.names:
-                _advise(module, statement, f"{package}.{dotted(alias.name)}", own)
+    star = isinstance(statement.names, cst.ImportStar)
+    if package.partition(".")[0] == _ROOT:
+        (_from_star if star else _from_names)(module, statement, package)
+    elif isinstance(statement.names, cst.ImportStar):
+        _advise(module, statement, package, own)
+    else:
+        for alias in statement.names:
+            _advise(module, statement, f"{package}.{dotted(alias.name)}", own)
+
+
+def _from_star(module: Module, statement: cst.ImportFrom, package: str) -> None:
+    found = successor(package)
+    if isinstance(found, Missing):
+        module.remark(statement, str(found))
         return
-    if isinstance(statement.names, cst.ImportStar):
-        found = successor(package)
-        if isinstance(found, Missing):
-            module.remark(statement, str(found))
-            return
-        module.replace(statement.module, found.path)
-        module.remark(
-            statement,
-            f"from {package} import *: {found.path} hands out its public names only; "
-            "name what else came along",
-        )
-        return
-    found_names = [
-        (alias, successor(f"{package}.{dotted(alias.name)}")) for alias in statement.names
-    ]
-    problems = [found for _, found in found_names if isinstance(found, Missing)]
-    for alias, found in found_names:
-        if isinstance(found, Successor):
-            path = f"{package}.{dotted(alias.name)}"
-            of_uses = _problems(_uses(module, statement, _bound(alias)), path)
-            if is_module(path):
-                problems += of_uses
-            else:
-                for problem in of_uses:
-                    module.remark(statement, str(problem))
+    assert statement.module is not None
+    module.replace(statement.module, found.path)
+    module.remark(
+        statement,
+        f"from {package} import *: {found.path} hands out its public names only; "
+        "name what else came along",
+    )
+
+
+def _from_names(module: Module, statement: cst.ImportFrom, package: str) -> None:
+    assert statement.module is not None
+    assert not isinstance(statement.names, cst.ImportStar)
+    names = []
+    for alias in statement.names:
+        path = f"{package}.{dotted(alias.name)}"
+        names.append(_Imported(alias, path, successor(path)))
+    problems = [name.found for name in names if isinstance(name.found, Missing)]
+    for name in names:
+        found = _problems(_uses(module, statement, _bound(name.alias)), name.path)
+        if is_module(name.path):
+            problems += found
+        else:  # of a class, whose own name is well
+            module.remark_all(statement, found)
     homes = {
-        found.path.rpartition(".")[0] for _, found in found_names if isinstance(found, Successor)
+        name.found.path.rpartition(".")[0] for name in names if isinstance(name.found, Successor)
     }
     if len(homes) > 1:
-        _remark_scattered(module, statement, package, found_names)
-        homes = set()
-    for problem in problems:
-        module.remark(statement, str(problem))
-    if problems or not homes:
+        problems += _scattered(package, names)
+    if problems:
+        module.remark_all(statement, problems)
         return
     module.replace(statement.module, homes.pop())
-    for alias, found in found_names:
-        assert isinstance(found, Successor)
-        _rename(module, alias, found.path.rpartition(".")[2])
-        path = f"{package}.{dotted(alias.name)}"
-        if is_module(path):
-            _replace_uses(module, _uses(module, statement, _bound(alias)), path)
+    for name in names:
+        assert isinstance(name.found, Successor)
+        _rename(module, name.alias, name.found.path.rpartition(".")[2])
+        if is_module(name.path):
+            _replace(module, _uses(module, statement, _bound(name.alias)), name.path)
 
 
-def _remark_scattered(
-    module: Module,
-    statement: cst.ImportFrom,
-    package: str,
-    found_names: Sequence[tuple[cst.ImportAlias, Successor | Missing]],
-) -> None:
-    """Say which names of one statement come from elsewhere now."""
-    expected = successor(package)
-    for _, found in found_names:
-        if isinstance(found, Successor) and isinstance(expected, Successor):
-            home, _, name = found.path.rpartition(".")
-            if home != expected.path:
-                module.remark(
-                    statement,
-                    f"{package}.{name} is no public name of Channels: import it from {home}, "
-                    "in a statement of its own",
-                )
+def _scattered(package: str, names: Sequence[_Imported]) -> Iterator[Missing]:
+    """Yield the names of one statement that are not where the others are."""
+    for name in names:
+        if isinstance(name.found, Successor) and not _keeps_its_place(name.path, name.found.path):
+            home = name.found.path.rpartition(".")[0]
+            yield Missing(
+                f"{package}.{dotted(name.alias.name)}",
+                f"is no public name of Channels: import it from {home}, in a statement of its own",
+            )
 
 
 def _rename(module: Module, alias: cst.ImportAlias, name: str) -> None:
@@ -136,70 +137,62 @@ def _rename(module: Module, alias: cst.ImportAlias, name: str) -> None:
         module.replace(alias.name, name if alias.asname is not None else f"{name} as {old}")
 
 
-def _import_as(module: Module, statement: cst.Import, alias: cst.ImportAlias) -> None:
+def _as(module: Module, statement: cst.Import, alias: cst.ImportAlias) -> None:
     path = dotted(alias.name)
     found = successor(path)
     uses = _uses(module, statement, _bound(alias))
     problems = [found] if isinstance(found, Missing) else _problems(uses, path)
-    for problem in problems:
-        module.remark(statement, str(problem))
-    if not problems:
-        assert isinstance(found, Successor)
+    module.remark_all(statement, problems)
+    if isinstance(found, Successor) and not problems:
         module.replace(alias.name, found.path)
-        _replace_uses(module, uses, path)
+        _replace(module, uses, path)
 
 
-def _import_plain(
-    module: Module, scope: metadata.Scope, aliases: Sequence[cst.ImportAlias]
-) -> None:
+def _plain(module: Module, scope: metadata.Scope, aliases: Sequence[cst.ImportAlias]) -> None:
     """Rewrite ``import channels`` and ``import channels.layers``, which both bind ``channels``."""
     uses = list(_uses_in(module, scope, _ROOT))
+    found = [(alias, successor(dotted(alias.name))) for alias in aliases]
     problems: list[tuple[cst.CSTNode, str]] = [
-        (alias, str(found))
-        for alias in aliases
-        if isinstance(found := successor(dotted(alias.name)), Missing)
+        (alias, str(missing)) for alias, missing in found if isinstance(missing, Missing)
     ]
     for use in uses:
         problems += [(use[-1], str(problem)) for problem in _problems([use], _ROOT)]
-    imports = {module.parent(alias) for alias in aliases}
-    for assignment in scope[_ROOT]:
-        node = getattr(assignment, "node", None)
-        if node not in imports and not _is_plain_assignment(module, node):
-            problems.append((aliases[0], "the name channels stands for something else here, too"))
-    if any(_is_bound_otherwise(assignment) for assignment in scope[_NEW_ROOT]):
-        problems.append((aliases[0], "the name headrace stands for something else here"))
-    if any(
-        item.name.value == _ROOT
-        for names in (
-            *(statement.names for statement in module.all(cst.Global)),
-            *(statement.names for statement in module.all(cst.Nonlocal)),
-        )
-        for item in names
-    ):
-        problems.append((aliases[0], "the name channels is declared global or nonlocal"))
+    problems += [(aliases[0], text) for text in _clashes(module, scope, aliases)]
     for node, problem in problems:
         module.remark(node, problem)
     if problems:
         return
-    for alias in aliases:
-        found = successor(dotted(alias.name))
-        assert isinstance(found, Successor)
-        module.replace(alias.name, found.path)
-    _replace_uses(module, uses, _ROOT)
+    for alias, new in found:
+        assert isinstance(new, Successor)
+        module.replace(alias.name, new.path)
+    _replace(module, uses, _ROOT)
 
 
-def _is_plain_assignment(module: Module, node: cst.CSTNode | None) -> bool:
-    """Tell whether this is the name in ``channels = None``, after an import that failed."""
-    return isinstance(node, cst.Name) and isinstance(
-        module.parent(node), cst.AssignTarget | cst.AnnAssign
-    )
-
-
-def _is_bound_otherwise(assignment: metadata.BaseAssignment) -> bool:
-    node = getattr(assignment, "node", None)
-    if isinstance(node, cst.Import):
-        return not any(dotted(alias.name).partition(".")[0] == _NEW_ROOT for alias in node.names)
-    return True
+def _clashes(
+    module: Module, scope: metadata.Scope, aliases: Sequence[cst.ImportAlias]
+) -> Iterator[str]:
+    """Say why the variable ``channels`` can't be renamed to ``headrace``."""
+    imports = {module.parent(alias) for alias in aliases}
+    for assignment in scope[_ROOT]:
+        node = getattr(assignment, "node", None)
+        # ``channels = None`` after an import that failed is renamed with the rest.
+        plain = isinstance(node, cst.Name) and isinstance(
+            module.parent(node), cst.AssignTarget | cst.AnnAssign
+        )
+        if node not in imports and not plain:
+            yield "the name channels stands for something else here, too"
+    for assignment in scope[_NEW_ROOT]:
+        node = getattr(assignment, "node", None)
+        if not isinstance(node, cst.Import) or not any(
+            dotted(alias.name).partition(".")[0] == _NEW_ROOT for alias in node.names
+        ):
+            yield "the name headrace stands for something else here"
+    declared = [
+        *(statement.names for statement in module.all(cst.Global)),
+        *(statement.names for statement in module.all(cst.Nonlocal)),
+    ]
+    if any(item.name.value == _ROOT for names in declared for item in names):
+        yield "the name channels is declared global or nonlocal"
 
 
 def _bound(alias: cst.ImportAlias) -> str:
@@ -207,17 +200,17 @@ def _bound(alias: cst.ImportAlias) -> str:
     return dotted(alias.asname.name if alias.asname is not None else alias.name)
 
 
-def _home(scope: metadata.Scope, name: str) -> metadata.Scope:
-    """Return the scope whose variable this is."""
-    return next((assignment.scope for assignment in scope[name]), scope)
-
-
-def _uses(module: Module, statement: cst.CSTNode, name: str) -> list[list[cst.CSTNode]]:
-    """Return the uses of a name that this statement binds."""
+def _home(module: Module, statement: cst.CSTNode, name: str) -> metadata.Scope:
+    """Return the scope in which the statement binds the name."""
     scope = module.scope(statement)
     assert scope is not None
+    return next(assignment.scope for assignment in scope[name])
+
+
+def _uses(module: Module, statement: cst.CSTNode, name: str) -> list[_Use]:
+    """Return the uses of a name that this statement binds."""
     uses = []
-    for use in _uses_in(module, _home(scope, name), name):
+    for use in _uses_in(module, _home(module, statement, name), name):
         where = module.scope(use[0])
         assert where is not None
         if any(getattr(assignment, "node", None) is statement for assignment in where[name]):
@@ -225,35 +218,33 @@ def _uses(module: Module, statement: cst.CSTNode, name: str) -> list[list[cst.CS
     return uses
 
 
-def _uses_in(module: Module, scope: metadata.Scope, name: str) -> Iterator[list[cst.CSTNode]]:
-    """Yield each use of a variable: its Name, and the Attributes that are taken of it."""
+def _uses_in(module: Module, scope: metadata.Scope, name: str) -> Iterator[_Use]:
+    """Yield the uses of a variable of this scope."""
     for node in module.all(cst.Name):
         if node.value != name:
             continue
-        where = module.scope(node)
-        if where is None or not any(found.scope is scope for found in where[name]):
-            continue
         parent = module.parent(node)
-        if isinstance(parent, cst.Param | cst.FunctionDef | cst.ClassDef) and parent.name is node:
+        where = module.scope(node)
+        if (
+            where is None
+            or (isinstance(parent, cst.Attribute) and parent.attr is node)
+            or (isinstance(parent, cst.Arg) and parent.keyword is node)
+            or not any(found.scope is scope for found in where[name])
+        ):
             continue
-        if isinstance(parent, cst.Attribute) and parent.attr is node:
-            continue
-        if isinstance(parent, cst.Arg) and parent.keyword is node:
-            continue
-        use: list[cst.CSTNode] = [node]
-        while isinstance(parent, cst.Attribute) and parent.value is use[-1]:
+        use: _Use = [node]
+        while isinstance(parent, cst.Attribute):
             use.append(parent)
             parent = module.parent(parent)
         yield use
 
 
-def _path(use: list[cst.CSTNode], root: str) -> str:
-    return ".".join(
-        [root, *(node.attr.value for node in use[1:] if isinstance(node, cst.Attribute))]
-    )
+def _path(use: _Use, root: str) -> str:
+    attributes = [node.attr.value for node in use if isinstance(node, cst.Attribute)]
+    return ".".join([root, *attributes])
 
 
-def _problems(uses: Sequence[list[cst.CSTNode]], root: str) -> list[Missing]:
+def _problems(uses: Sequence[_Use], root: str) -> list[Missing]:
     """Return what is used and has no successor, or is to be imported from elsewhere."""
     problems = []
     for use in uses:
@@ -261,23 +252,25 @@ def _problems(uses: Sequence[list[cst.CSTNode]], root: str) -> list[Missing]:
         found = successor(path)
         if isinstance(found, Missing):
             problems.append(found)
-        elif (
-            is_module(root)
-            and found.path.split(".")[0:1] + path.split(".")[1:-1] != (found.path.split(".")[:-1])
-        ):
+        elif is_module(root) and not _keeps_its_place(path, found.path):
             home = found.path.rpartition(".")[0]
             problems.append(Missing(path, f"is no public name of Channels: it is in {home}"))
     return problems
 
 
-def _replace_uses(module: Module, uses: Sequence[list[cst.CSTNode]], root: str) -> None:
+def _keeps_its_place(old: str, new: str) -> bool:
+    """Tell whether a name is in the module of the same path, under whatever name."""
+    return old == _ROOT or new.split(".")[:-1] == [_NEW_ROOT, *old.split(".")[1:-1]]
+
+
+def _replace(module: Module, uses: Sequence[_Use], root: str) -> None:
     """Rewrite the parts of each use that have another name now."""
+    depth = root.count(".")
     for use in uses:
         path = _path(use, root)
         found = successor(path)
         assert isinstance(found, Successor)
-        old, new = path.split("."), found.path.split(".")
-        shift = root.count(".")
-        for node, before, after in zip(use, old[shift:], new[shift:], strict=True):
-            if before != after and (shift == 0 or node is not use[0]):
+        old, new = path.split(".")[depth:], found.path.split(".")[depth:]
+        for node, before, after in zip(use, old, new, strict=True):
+            if before != after and (node is not use[0] or root == _ROOT):
                 module.replace(node.attr if isinstance(node, cst.Attribute) else node, after)

@@ -6,7 +6,7 @@ Rules of this file:
 - The parser's own limits (a file that nests too deeply) are the file's problem, not the run's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -98,6 +98,11 @@ class Module:
         remark = Remark(self.line(node), text)
         if remark not in self.remarks:
             self.remarks.append(remark)
+
+    def remark_all(self, node: cst.CSTNode, texts: Iterable[object]) -> None:
+        """Have somebody look at the node's line, for several reasons."""
+        for text in texts:
+            self.remark(node, str(text))
 
 
 def walk(root: cst.CSTNode) -> Iterator[cst.CSTNode]:
