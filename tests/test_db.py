@@ -1,16 +1,22 @@
 import asyncio
 import contextvars
+import os
+import subprocess
+import sys
+import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, sync_to_async
 from django.contrib.auth.models import User
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections, transaction
 
 from headrace import db
 from headrace.consumer import AsyncConsumer
 from headrace.db import (
     DatabaseSyncToAsync,
+    ThreadConnections,
     aclose_old_connections,
     cleanup_due,
     database_sync_to_async,
@@ -136,6 +142,88 @@ async def test_a_call_inside_a_call_does_not_end_the_outer_ones_promise(file_dat
     assert not await sync_to_async(is_open)()
 
 
+async def test_a_connection_inside_a_transaction_stays_open(file_database):
+    def inside():
+        with transaction.atomic():
+            async_to_sync(database_sync_to_async(ask))()
+            return ask()
+
+    assert await database_sync_to_async(inside)() == (1,)
+    assert not await sync_to_async(is_open)()
+
+
+def test_a_test_case_keeps_its_transaction_in_a_database_that_could_be_closed(tmp_path):
+    """With a file for its database, a test and the handlers share one open connection."""
+    (tmp_path / "settings.py").write_text(
+        textwrap.dedent(
+            """
+            from tests.settings import *
+
+            DATABASES = {
+                "default": {
+                    "ENGINE": "django.db.backends.sqlite3",
+                    "NAME": "db.sqlite3",
+                    "TEST": {"NAME": "test.sqlite3"},
+                }
+            }
+            """
+        )
+    )
+    (tmp_path / "test_counting.py").write_text(
+        textwrap.dedent(
+            """
+            from django.contrib.auth.models import User
+            from django.test import TestCase
+
+            from headrace.db import database_sync_to_async
+            from headrace.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+            from headrace.testing import WebsocketCommunicator
+
+            class Counting(WebsocketConsumer):
+                def receive(self, text_data=None, bytes_data=None):
+                    self.send(text_data=str(User.objects.count()))
+
+            class AsyncCounting(AsyncWebsocketConsumer):
+                async def receive(self, text_data=None, bytes_data=None):
+                    await self.send(text_data=str(await self.count()))
+
+                @database_sync_to_async
+                def count(self):
+                    return User.objects.count()
+
+            class CountingTest(TestCase):
+                @classmethod
+                def setUpTestData(cls):
+                    User.objects.create(username="ada")
+
+                async def test_all_see_one_user(self):
+                    for consumer in (Counting, AsyncCounting):
+                        communicator = WebsocketCommunicator(consumer.as_asgi(), "/")
+                        await communicator.connect()
+                        await communicator.send_to(text_data="?")
+                        self.assertEqual(await communicator.receive_from(), "1")
+                        await communicator.disconnect()
+                    self.assertEqual(await User.objects.acount(), 1)
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "django", "test", "--noinput"],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "settings",
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
+        },
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Ran 1 test" in done.stderr
+
+
 async def test_nothing_is_due_until_the_database_is_used():
     assert not cleanup_due()
 
@@ -235,6 +323,139 @@ async def test_a_fresh_context_knows_of_no_use():
     await User.objects.acount()
     assert contextvars.Context().run(cleanup_due) is False
     assert connections["default"] is not None
+
+
+# A thread that is taken care of
+
+
+def in_a_thread(func):
+    """Run the function in a thread of its own; return its result."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(func).result()
+
+
+def test_a_thread_that_is_cared_for_marks_nothing_and_tidies_up(file_database_of_threads):
+    def work():
+        cares = ThreadConnections()
+        ask()
+        seen = [is_open(), cleanup_due()]
+        cares.tidy()
+        seen.append(is_open())
+        cares.tidy()  # there is nothing to do
+        return seen
+
+    assert in_a_thread(work) == [True, False, False]
+
+
+def test_it_knows_when_the_first_connection_expires(file_database_of_threads):
+    file_database_of_threads["CONN_MAX_AGE"] = 60
+
+    def work():
+        cares = ThreadConnections()
+        before = cares.next_expiry()
+        ask()
+        expiry = cares.next_expiry()
+        async_to_sync(database_sync_to_async(ask))()
+        cares.close()
+        return before, expiry - db.time.monotonic(), cares.next_expiry(), is_open()
+
+    before, remaining_s, after, still_open = in_a_thread(work)
+    assert before is None
+    assert after is None
+    assert 50 < remaining_s <= 60
+    assert not still_open
+    assert not cleanup_due(), "its connections are nobody else's business"
+
+
+def test_a_connection_that_can_not_be_closed_is_logged(file_database_of_threads, caplog):
+    def work():
+        cares = ThreadConnections()
+        ask()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connections["default"], "_close", fail)
+            cares.close_old()
+        cares.close()
+
+    def fail():
+        raise OperationalError("the network is gone")
+
+    in_a_thread(work)
+    (record,) = caplog.records
+    assert record.message == "a database connection could not be closed"
+    assert record.exc_info[0] is OperationalError
+
+
+@pytest.fixture
+def file_database_of_threads(tmp_path):
+    """The settings of a database whose connections really close, in any new thread."""
+    before = dict(connection.settings_dict)
+    connection.settings_dict.update(NAME=str(tmp_path / "db.sqlite3"), CONN_MAX_AGE=0)
+    yield connection.settings_dict
+    connection.settings_dict.clear()
+    connection.settings_dict.update(before)
+
+
+# A database in memory
+
+
+@pytest.fixture
+def writing():
+    """A transaction of another thread, which ends when told to."""
+    begun, end = threading.Event(), threading.Event()
+
+    def write():
+        cares = ThreadConnections()
+        with transaction.atomic():
+            User.objects.create(username="ada")
+            begun.set()
+            assert end.wait(10)
+        cares.close()
+
+    with ThreadPoolExecutor(1) as executor:
+        written = executor.submit(write)
+        assert begun.wait(10)
+        yield end
+        end.set()
+        written.result()
+
+
+def test_who_reads_does_not_wait_for_a_transaction(writing):
+    assert User.objects.count() == 1
+
+
+def test_who_writes_waits_for_the_transaction_of_another_thread(writing):
+    def write():
+        cares = ThreadConnections()
+        User.objects.create(username="grace")
+        cares.close()
+
+    def slept(duration_s):
+        writing.set()
+        sleep(duration_s)
+
+    sleep = db.time.sleep
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(db.time, "sleep", slept)
+        in_a_thread(write)
+    assert User.objects.count() == 2
+
+
+def test_who_waits_too_long_is_told(writing, monkeypatch):
+    (in_turn,) = (w for w in connection.execute_wrappers if isinstance(w, db._InTurn))
+    monkeypatch.setattr(in_turn, "_timeout_s", 0.01)
+    with pytest.raises(OperationalError, match="locked"):
+        User.objects.create(username="grace")
+
+
+def test_what_is_done_many_times_is_not_repeated(writing):
+    with connection.cursor() as cursor, pytest.raises(OperationalError, match="locked"):
+        cursor.executemany("DELETE FROM auth_user WHERE id = %s", [[1], [2]])
+
+
+def test_another_error_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(db.time, "sleep", None)
+    with connection.cursor() as cursor, pytest.raises(OperationalError, match="no such table"):
+        cursor.execute("SELECT * FROM nowhere")
 
 
 # Behind a consumer

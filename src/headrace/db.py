@@ -182,10 +182,11 @@ def close_old_connections() -> None:
     """Close this thread's connections that are broken or past their age, as Django's does.
 
     A database in memory is passed over: it can't be closed. So a test that may not use the
-    database can run consumers, whatever tests there were before it.
+    database can run consumers, whatever tests there were before it. So is a connection whose
+    transaction is still open: somebody above us goes on with it, such as a test case.
     """
     for connection in connections.all(initialized_only=True):
-        if not _is_in_memory(connection):
+        if not connection.in_atomic_block and not _is_in_memory(connection):
             connection.close_if_unusable_or_obsolete()
 
 
@@ -270,10 +271,15 @@ def _in_main_thread() -> bool:
 
 
 def _watch(connection: BaseDatabaseWrapper, **_: Any) -> None:
+    in_memory = _is_in_memory(connection)
+    if in_memory:
+        # sqlite.org/sharedcache.html §2.3: who only reads locks nothing. Two transactions that
+        # read a table and then write to it would wait for each other.
+        connection.connection.execute("PRAGMA read_uncommitted = 1").close()
     if _mark_use in connection.execute_wrappers:
         return
     connection.execute_wrappers.append(_mark_use)
-    if _is_in_memory(connection):
+    if in_memory:
         timeout_s = connection.settings_dict["OPTIONS"].get("timeout", 5.0)
         connection.execute_wrappers.append(_InTurn(timeout_s))
 

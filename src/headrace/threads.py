@@ -75,16 +75,25 @@ class _Call:
         self.func = func
         self.future: Future[Any] = Future()
 
-    def run(self) -> None:
+    def run(self) -> tuple[BaseException | None, Any] | None:
+        """Return what came out, an error or a result; None if it was cancelled before."""
         if not self.future.set_running_or_notify_cancel():
-            return
+            return None
         try:
-            result = self.func()
+            return None, self.func()
         except BaseException as error:  # the caller's, whatever it is
-            self.future.set_exception(error)
-            del self  # the error's traceback leads here, and from here to the error
-        else:
-            self.future.set_result(result)
+            return error, None
+
+    def deliver(self, outcome: tuple[BaseException | None, Any] | None) -> None:
+        """Tell the caller."""
+        future = self.future
+        del self.future  # an error's traceback leads to this call, which must not lead back
+        if outcome is not None:
+            error, result = outcome
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
 
 
 class _Line(Executor):
@@ -120,12 +129,21 @@ class _Worker(threading.Thread):
         try:
             while (line := self._wait(connections)) is not None:
                 while line is not None:
-                    assert line.calls is not None
-                    line.calls[0].run()
-                    connections.tidy()
-                    line = self._pool.leave(self, line)
+                    line = self._serve(line, connections)
         finally:
             connections.close()
+
+    def _serve(self, line: _Line, connections: ThreadConnections) -> _Line | None:
+        """Run the line's next call; return the line to serve after it."""
+        assert line.calls is not None
+        call = line.calls[0]
+        outcome = call.run()
+        connections.tidy()
+        following = self._pool.leave(self, line)
+        # Last of all: whoever gets the result finds this thread free for what comes next.
+        call.deliver(outcome)
+        del outcome  # an error's traceback leads to this frame, too
+        return following
 
     def _wait(self, connections: ThreadConnections) -> _Line | None:
         """Return the next line; None when it is time to end."""
