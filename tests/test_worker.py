@@ -10,7 +10,7 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from headrace.consumer import AsyncConsumer, SyncConsumer
-from headrace.exceptions import LocalProtocolError, StopConsumer
+from headrace.exceptions import StopConsumer
 from headrace.layers import InMemoryChannelLayer, channel_layers
 from headrace.routing import ChannelNameRouter, ProtocolTypeRouter
 from headrace.worker import Worker
@@ -26,6 +26,11 @@ def layer(request):
     old = channel_layers.set("default", layer)
     yield layer
     channel_layers.set("default", old)
+
+
+@pytest.fixture
+def short_pauses(monkeypatch):
+    monkeypatch.setattr("headrace.worker._PAUSE_S", 0.001)
 
 
 class Log(list):
@@ -172,7 +177,7 @@ async def test_there_is_no_client_to_send_to(layer, caplog):
         await receive()
         try:
             await send({"type": "websocket.send", "text": "hello?"})
-        except LocalProtocolError as error:
+        except NotImplementedError as error:
             failure.set_result(str(error))
 
     async with working(application, "jobs", layer=layer):
@@ -284,16 +289,15 @@ async def test_an_application_that_is_cancelled_by_somebody(layer, log, caplog):
     assert "channel jobs: the application was cancelled" in caplog.text
 
 
-async def test_a_message_without_a_type_is_dropped(layer, log, caplog):
+async def test_a_message_without_a_type_is_dropped(layer, log, caplog, short_pauses):
     async with working(consumer_of(log, layer).as_asgi(), "jobs", layer=layer):
         await layer.send("jobs", {"number": 1})
         await send(layer, "jobs", 2)
         assert await log.has(("jobs", 2)) == [("jobs", 2)]
-    assert "channel jobs: dropped a message without a type" in caplog.text
+    assert "message with no type" in str(caplog.records[0].exc_info[1])
 
 
-async def test_a_layer_that_fails_is_asked_again(layer, log, caplog, monkeypatch):
-    monkeypatch.setattr("headrace.worker._PAUSE_S", 0.001)
+async def test_a_layer_that_fails_is_asked_again(layer, log, caplog, short_pauses):
     failures = [ConnectionError("gone"), ConnectionError("still gone")]
 
     class Shaky:
@@ -305,10 +309,27 @@ async def test_a_layer_that_fails_is_asked_again(layer, log, caplog, monkeypatch
     async with working(consumer_of(log, layer).as_asgi(), "jobs", layer=Shaky()):
         await send(layer, "jobs", 1)
         await log.has(("jobs", 1))
-    assert [record.getMessage() for record in caplog.records] == [
-        "channel jobs: the channel layer can't be read; again in 0.001 s",
-        "channel jobs: the channel layer can't be read; again in 0.002 s",
+    assert caplog.messages == [
+        "the worker has failed: it begins again in 0.001 s",
+        "the worker has failed: it begins again in 0.002 s",
     ]
+
+
+async def test_after_a_calm_time_a_pause_is_short_again(layer, caplog, monkeypatch, short_pauses):
+    monkeypatch.setattr("headrace.worker._CALM_S", 0)
+    failures = [ConnectionError("gone"), ConnectionError("gone again")]
+    recovered = asyncio.Event()
+
+    class Shaky:
+        async def receive(self, channel):
+            if failures:
+                raise failures.pop()
+            recovered.set()
+            return await layer.receive(channel)
+
+    async with working(None, "jobs", layer=Shaky()):
+        await recovered.wait()
+    assert caplog.messages == ["the worker has failed: it begins again in 0.001 s"] * 2
 
 
 async def test_a_stop_does_not_wait_for_a_layer_that_fails(layer, log, caplog):
@@ -319,7 +340,22 @@ async def test_a_stop_does_not_wait_for_a_layer_that_fails(layer, log, caplog):
 
     async with working(None, "jobs", layer=Broken()):
         await log.has("asked")
-        await asyncio.sleep(0)
+        await until(lambda: caplog.messages)
+
+
+async def test_a_layer_that_is_cancelled_is_asked_again(layer, log):
+    async def cancelled(channel):
+        raise asyncio.CancelledError
+
+    calls = [cancelled, layer.receive, layer.receive]
+
+    class Odd:
+        def receive(self, channel):
+            return calls.pop(0)(channel)
+
+    async with working(consumer_of(log, layer).as_asgi(), "jobs", layer=Odd()):
+        await send(layer, "jobs", 1)
+        await log.has(("jobs", 1))
 
 
 # How many, and in what order
@@ -491,13 +527,95 @@ async def test_cancelled_it_cancels_the_application(layer, log):
     assert log == ["begun", "cancelled"]
 
 
-async def test_a_reader_that_fails_is_no_secret(layer, monkeypatch):
-    async def broken(self, channel):
-        raise LookupError("a mistake of ours")
+# ``handle()`` and ``listener()``, for who has a loop and supervision of their own
 
-    monkeypatch.setattr(Worker, "_read", broken)
-    with pytest.raises(LookupError):
-        await Worker(None, ["jobs"], layer).arun()
+
+async def test_handle_raises_the_error_of_a_listener_once_all_have_finished(layer, log):
+    gate = asyncio.Event()
+
+    class Slow(AsyncConsumer):
+        async def work_do(self, event):
+            log.note("begun")
+            await gate.wait()
+            log.note("done")
+
+    class Shaky:
+        async def receive(self, channel):
+            if channel == "broken":
+                await log.has("begun")
+                raise ConnectionError("gone")
+            return await layer.receive(channel)
+
+    worker = Worker(Slow.as_asgi(), ["jobs", "broken"], Shaky())
+    handling = asyncio.create_task(worker.handle())
+    await send(layer, "jobs", 1, 2)
+    await log.has("begun")
+    await until(lambda: not worker._may_fetch)
+    gate.set()
+    with pytest.raises(ConnectionError):
+        await handling
+    assert log == ["begun", "done"]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_handle_ends_with_its_cancellation_and_so_does_the_application(layer, log):
+    async def application(scope, receive, send):
+        await receive()
+        log.note("begun")
+        try:
+            await receive()
+        finally:
+            log.note("cancelled")
+
+    handling = asyncio.create_task(Worker(application, ["jobs"], layer).handle())
+    await send(layer, "jobs", 1)
+    await log.has("begun")
+    await asyncio.sleep(0)
+    handling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await handling
+    assert log == ["begun", "cancelled"]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_handle_returns_when_all_listeners_have(layer, log):
+    class Two(Worker):
+        async def listener(self, channel):
+            log.note(channel)
+
+    await Two(None, ["a", "b"], layer).handle()
+    assert sorted(log) == ["a", "b"]
+
+
+async def test_a_listener_puts_each_message_where_its_scope_is_handled(layer):
+    asked = []
+    queue = asyncio.Queue()
+
+    class Watched(Worker):
+        def get_or_create_application_instance(self, scope_id, scope):
+            asked.append((scope_id, scope))
+            return queue
+
+    listening = asyncio.create_task(Watched(None, [], layer).listener("jobs"))
+    await send(layer, "jobs", 1, 2)
+    await until(lambda: queue.qsize() == 2)
+    assert asked == [("jobs", {"type": "channel", "channel": "jobs"})] * 2
+    await layer.send("jobs", {"number": 3})
+    with pytest.raises(ValueError, match="message with no type"):
+        await listening
+
+
+async def test_a_subclass_learns_what_an_application_raised(layer, log):
+    class Watched(Worker):
+        async def application_exception(self, exception, application_details):
+            log.note((str(exception), application_details["scope"]["channel"]))
+
+    worker = Watched(consumer_of(log, layer).as_asgi(), ["jobs"], layer)
+    running = asyncio.create_task(worker.arun())
+    await send(layer, "jobs", "fail")
+    await log.has(("as told", "jobs"))
+    worker.stop()
+    await running
 
 
 # ``run()``
@@ -543,6 +661,11 @@ def test_a_signal_stops_it_and_a_second_one_at_once(number, caplog):
         f"{number.name} again: ending at once",
         "channel jobs: the application is cancelled at work",
     ] == caplog.messages
+
+
+async def test_run_needs_a_loop_of_its_own(layer):
+    with pytest.raises(RuntimeError, match="await arun"):
+        Worker(None, [], layer).run()
 
 
 def test_run_raises_what_makes_it_end():
