@@ -9,6 +9,7 @@ Rules of this file:
 - An entry that can't be taken out of its list (an argument of ``insert()``) is remarked upon.
 """
 
+import re
 from dataclasses import dataclass
 
 import libcst as cst
@@ -83,6 +84,13 @@ class _Entry:
         )
 
     @property
+    def is_addition(self) -> bool:
+        """The app comes to those that are listed, and Headrace may be among them."""
+        return self.value not in _HEADRACE and (
+            self.adds or (self.is_setting and self.sequence is None)
+        )
+
+    @property
     def rank(self) -> int:
         """The lower, the rather it stays."""
         return 0 if self.value in _HEADRACE else 1 if self.value in _DAPHNE else 2
@@ -99,15 +107,18 @@ def rewrite_installed_apps(module: Module) -> tuple[set[cst.CSTNode], list[App]]
             statement = _names_apps(module, node)
             if statement is not None:
                 entries.append(_Entry(module, node, statement))
-    listed = [entry for entry in entries if entry.is_setting and not entry.adds]
-    listed += [entry for entry in entries if entry.settled]
+    listed = [
+        entry
+        for entry in entries
+        if entry.settled or (entry.is_setting and not entry.adds and entry.sequence is not None)
+    ]
     groups: dict[object, list[_Entry]] = {}
     for entry in entries:
         if entry.in_comparison:
             _compared(module, entry)
         elif entry.settled:
             groups.setdefault("settings", []).append(entry)
-        elif entry.adds and listed and entry.value not in _HEADRACE:
+        elif listed and entry not in listed and entry.is_addition:
             module.remark(
                 entry.node,
                 f"{entry.value!r} would be 'headrace', which line {module.line(listed[0].node)} "
@@ -217,55 +228,54 @@ def _remark_order(module: Module, keeper: _Entry) -> None:
 def _remove(module: Module, sequence: cst.CSTNode, nodes: list[cst.CSTNode]) -> None:
     """Take these elements out of their list or tuple, each with its comma and its line."""
     elements = [element.value for element in getattr(sequence, "elements", ())]
+    left = [element for element in elements if element not in nodes]
+    # A tuple of one element needs a comma.
+    lonely = isinstance(sequence, cst.Tuple) and len(left) == 1
     data = module.source.encode()
     for node in nodes:
         start, end = module.span(node)
         index = elements.index(node)
-        after = _skip(data, end, b" \t")
-        comma = data[after : after + 1] == b","
-        stop = _skip(data, after + 1, b" \t") if comma else after
-        line_start = max(data.rfind(b"\n", 0, start), data.rfind(b"\r", 0, start)) + 1
-        rest = _rest_of_line(data, stop)
-        if not data[line_start:start].strip() and (not rest.strip() or rest.startswith(b"#")):
-            # Alone on its line: the line goes, with what is said about it.
-            newline = _newline(data, stop + len(rest))
-            module.edits.append(Edit(line_start, stop + len(rest) + newline, ""))
-        elif comma:
-            module.edits.append(Edit(start, stop, ""))
+        before = module.span(elements[index - 1])[1] if index else start
+        comma = _has_comma(data, end)
+        line = _own_line(data, start, end)
+        if line is not None:
+            module.edits.append(Edit(*line, ""))
+        elif (
+            node is elements[-1]
+            and elements[index - 1] not in nodes
+            and data[before:start].strip(b" \t\r\n") == b","
+        ):
+            # With what separates it from the one before.
+            module.edits.append(Edit(before, end, "," if lonely and not comma else ""))
         else:
-            # The last one, without a comma: what separates it from the one before goes, too.
-            before = module.span(elements[index - 1])[1] if index else start
-            between = data[before:start]
-            plain = between.strip(b" \t\r\n") == b"," and elements[index - 1] not in nodes
-            module.edits.append(Edit(before if plain else start, end, ""))
-    left = [element for element in elements if element not in nodes]
-    if isinstance(sequence, cst.Tuple) and len(left) == 1:
-        _keep_tuple(module, data, left[0])
+            stop = _skip(data, _skip(data, end, b" \t") + 1, b" \t") if comma else end
+            module.edits.append(Edit(start, stop, ""))
+    if lonely and left[0] is elements[-1]:
+        end = module.span(left[0])[1]
+        if not _has_comma(data, end):
+            module.edits.append(Edit(end, end, ","))
 
 
-def _keep_tuple(module: Module, data: bytes, node: cst.CSTNode) -> None:
-    """Leave a comma behind the only element of a tuple."""
-    end = module.span(node)[1]
-    after = _skip(data, end, b" \t\r\n")
-    if data[after : after + 1] != b",":
-        module.edits.append(Edit(end, end, ","))
-        return
-    # The edit that took the separator of the element behind gives it back.
-    for number, edit in enumerate(module.edits):
-        if edit.start == end and not edit.text:
-            module.edits[number] = Edit(edit.start, edit.end, ",")
+def _own_line(data: bytes, start: int, end: int) -> tuple[int, int] | None:
+    """Return where the line begins and ends, if nothing else but a comment is on it."""
+    stop = _skip(data, end, b" \t")
+    if data[stop : stop + 1] == b",":
+        stop = _skip(data, stop + 1, b" \t")
+    if data[stop : stop + 1] == b"#":
+        while data[stop : stop + 1] not in (b"\r", b"\n"):
+            stop += 1
+    newline = re.match(rb"\r\n|\r|\n", data[stop : stop + 2])
+    first = max(data.rfind(b"\n", 0, start), data.rfind(b"\r", 0, start)) + 1
+    if newline is None or data[first:start].strip():
+        return None
+    return first, stop + newline.end()
+
+
+def _has_comma(data: bytes, position: int) -> bool:
+    return data[_skip(data, position, b" \t\r\n") :].startswith(b",")
 
 
 def _skip(data: bytes, position: int, what: bytes) -> int:
     while position < len(data) and data[position] in what:
         position += 1
     return position
-
-
-def _rest_of_line(data: bytes, position: int) -> bytes:
-    lines = data[position:].splitlines()
-    return lines[0] if lines and data[position : position + 1] not in (b"\n", b"\r") else b""
-
-
-def _newline(data: bytes, position: int) -> int:
-    return 2 if data[position : position + 2] == b"\r\n" else min(1, len(data) - position)
