@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from headrace import consumer as consumer_module
+from headrace._lane import pulled_losses
 from headrace.consumer import AsyncConsumer, SyncConsumer, get_handler_name
 from headrace.db import aclose_old_connections, database_sync_to_async
 from headrace.exceptions import StopConsumer
@@ -339,6 +340,7 @@ async def test_a_layer_is_not_pulled_faster_than_its_messages_are_handled(plain,
 
 async def test_events_for_the_client_before_the_accept_of_a_pulling_layer(plain, caplog):
     gate = asyncio.Event()
+    lost = pulled_losses.total
 
     class Late(AsyncWebsocketConsumer):
         groups = ("room",)
@@ -357,7 +359,9 @@ async def test_events_for_the_client_before_the_accept_of_a_pulling_layer(plain,
     assert (await connecting)[0]
     assert [await communicator.receive_from() for _ in range(32)] == [*map(str, range(32))]
     await communicator.disconnect()
-    assert len(caplog.records) == 8
+    assert pulled_losses.total - lost == 8
+    assert len(caplog.records) == 1
+    assert "most of them Late: dropped there" in caplog.text
 
 
 async def test_a_layer_that_fails_ends_the_consumer_aloud(plain, monkeypatch):

@@ -2,12 +2,10 @@
 
 Rules of this file:
 
-- A consumer handles one event at a time. Events of the connection and of the channel
-  layer enter one inbox, in the order in which they came.
-- On our own server that inbox is the connection's (its *lane*); on any other server, behind
-  a middleware that wraps ``receive`` or ``send``, and with a channel layer that can't push,
-  the consumer has one of its own, which behaves the same.
+- A consumer handles one event at a time, in the order in which they came, from the client
+  or the channel layer; a handler that is ``@concurrent`` runs beside the others.
 - However the consumer ends, its channel and its memberships end with it.
+- What a handler raises goes to ``on_error``, once. What that does not settle ends the consumer.
 - That the client is gone is no error of the application: a handler which fails because its
   ``send`` met that is given up, and what else had arrived is handled, the disconnect last.
 """
@@ -15,36 +13,36 @@ Rules of this file:
 import asyncio
 import contextlib
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum, auto
 from functools import lru_cache, update_wrapper
-from typing import Any, Protocol
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, markcoroutinefunction
 
+from ._concurrent import Beside, concurrent, limits_of
+from ._lane import DISCONNECTS, HandledSink, Lane, OwnInbox, Receive, Send, lane_of
 from .db import (
     aclose_old_connections,
     cleanup_due,
     track_database_use,
 )
 from .exceptions import CloseCode, StopConsumer
-from .layers import DEFAULT_CHANNEL_LAYER, BaseChannelLayer, Sink, get_channel_layer
-from .layers.base import Event, Frames, Overflow, is_client_event
+from .layers import DEFAULT_CHANNEL_LAYER, BaseChannelLayer, get_channel_layer
+from .layers.base import Bounds, Event, Overflow, is_client_event
 from .threads import run_in_connection_thread, thread_context
 
-__all__ = ["AsyncConsumer", "SyncConsumer", "get_handler_name"]
+__all__ = ["AsyncConsumer", "Overflow", "SyncConsumer", "concurrent", "get_handler_name"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 logger = logging.getLogger("headrace.consumer")
-
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
 
 #: For a channel layer that does not say.
 _DEFAULT_CAPACITY = 100
 #: Stands for the message while there is none: the consumer has begun, and waits.
 _BETWEEN_EVENTS: Event = {}
-_DISCONNECTS = frozenset({"websocket.disconnect", "http.disconnect"})
 
 
 @lru_cache(maxsize=1024)
@@ -67,242 +65,36 @@ def get_handler_name(message: Event) -> str:
     return _handler_name(type_)
 
 
-class Lane(Protocol):
-    """The connection of Headrace's own server, as a ``Sink``.
-
-    Its events come out of the connection's own ``receive``.
-    """
-
-    #: Events of the channel layer that may wait for the consumer.
-    capacity: int
-
-    def put(self, event: Event, /) -> bool: ...
-    def transmit(self, event: Event, frames: Frames, /) -> bool: ...
-
-
-def _lane(scope: dict[str, Any], receive: Receive, send: Send) -> Lane | None:
-    """Return the connection's lane, unless something between it and us would be bypassed."""
-    extension = scope.get("extensions", {}).get("headrace")
-    if extension is None:
-        return None
-    lane_behind: Callable[[Receive, Send], Lane | None] = extension["lane"]
-    return lane_behind(receive, send)
+@lru_cache(maxsize=256)
+def _bounds(capacity: int, overflow: str, consumer: str) -> Bounds:
+    """Return the bounds of a consumer's class: one object for all its connections."""
+    try:
+        return Bounds(capacity, Overflow(overflow), consumer)
+    except ValueError:
+        raise ValueError(
+            f"{consumer}.overflow is one of {', '.join(map(repr, map(str, Overflow)))}, "
+            f"not {overflow!r}"
+        ) from None
 
 
-class _ClientGone(OSError):
-    """``send()`` after the end, in the words of the ASGI specification an OSError."""
+def _check_capacity(capacity: object, consumer: str) -> None:
+    if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 1:
+        raise ValueError(
+            f"{consumer}.capacity is a number of events from 1, or None, not {capacity!r}"
+        )
 
 
-class _Phase(Enum):
-    """How far a WebSocket has come. Any other protocol is OPEN all the time."""
+class _Verdict(Enum):
+    """What is known of an error that was met once already."""
 
-    CONNECTING = auto()
-    OPEN = auto()
-    #: The application has closed it, or refused it.
-    CLOSING = auto()
-    #: The server has said that it is over.
-    CLOSED = auto()
+    #: ``send`` met that the client is gone.
+    CLIENT_GONE = auto()
+    #: It ends the consumer: ``on_error`` has let it pass.
+    FATAL = auto()
 
 
-class _Source(Enum):
-    """Where an event in a consumer's own inbox came from."""
-
-    CLIENT = auto()
-    #: The channel layer, for a handler.
-    LAYER = auto()
-    #: The channel layer, for the client.
-    BYPASS = auto()
-
-
-class _Inbox:
-    """The lane of a consumer whose server offers none, or whose channel layer can't push.
-
-    Events of the client wait for room, so that a server that applies back-pressure to
-    ``receive`` does; so do those that are pulled from a channel layer. Events that a channel
-    layer pushes beyond ``capacity`` are refused. Neither takes the other's room.
-    """
-
-    #: Events of the client that are read ahead.
-    READ_AHEAD = 4
-    #: Events for the client that may wait for the accept.
-    EARLY_EVENTS = 32
-
-    def __init__(
-        self,
-        scope: dict[str, Any],
-        receive: Receive,
-        send: Send,
-        capacity: int,
-        *,
-        bypass: bool,
-    ) -> None:
-        self._send = send
-        self._capacity = capacity
-        self._is_websocket = scope["type"] == "websocket"
-        self._phase = _Phase.CONNECTING if self._is_websocket else _Phase.OPEN
-        # Whether events for the client go there without a handler.
-        self._bypass = bypass and self._is_websocket
-        self._early: list[Event] = []
-        self._events: deque[tuple[Event, _Source]] = deque()
-        self._waiting = dict.fromkeys(_Source, 0)
-        self._reader: asyncio.Future[None] | None = None
-        self._blocked: dict[_Source, asyncio.Future[None]] = {}
-        self._failure: Exception | None = None
-        self._pumps: list[asyncio.Task[None]] = []
-        # Set while the consumer waits. A worker is not read ahead of that: what it has fetched
-        # and the consumer has not begun with would end with the consumer.
-        self._asked = asyncio.Event() if scope["type"] == "channel" else None
-        self._start(self._read_connection(receive), "connection")
-
-    def pull(self, receive: Callable[[str], Awaitable[Event]], channel: str) -> None:
-        """Fetch the channel's events, for a layer that can't push."""
-        self._start(self._read_channel(receive, channel), channel)
-
-    async def receive(self) -> Event:
-        """Return the next event for a handler; raise what made a source fail."""
-        while True:
-            while not self._events:
-                if self._failure is not None:
-                    raise self._failure
-                if self._asked is not None:
-                    self._asked.set()
-                self._reader = asyncio.get_running_loop().create_future()
-                await self._reader
-            event, source = self._events.popleft()
-            self._waiting[source] -= 1
-            if (blocked := self._blocked.pop(source, None)) is not None and not blocked.done():
-                blocked.set_result(None)
-            if source is not _Source.BYPASS:
-                return event
-            if self._phase is _Phase.OPEN:
-                with contextlib.suppress(OSError):  # the disconnect is on its way
-                    await self.send(event)
-
-    async def send(self, message: Event) -> None:
-        """Send to the server (ASGI ``send``); an OSError once the WebSocket is closed."""
-        if not self._is_websocket:
-            return await self._send(message)
-        type_ = message.get("type")
-        if self._phase in (_Phase.CLOSING, _Phase.CLOSED):
-            if type_ == "websocket.close":
-                return None
-            raise _ClientGone(f"cannot send {type_!r}: the WebSocket is closed")
-        if type_ == "websocket.close":
-            self._phase = _Phase.CLOSING
-        await self._send(message)
-        if type_ == "websocket.accept" and self._phase is _Phase.CONNECTING:
-            self._phase = _Phase.OPEN
-            for event in self._early:
-                self._append(event, _Source.BYPASS)
-            self._early.clear()
-        return None
-
-    def put(self, event: Event, /) -> bool:
-        return self._offer(event, _Source.LAYER)
-
-    def transmit(self, event: Event, frames: Frames, /) -> bool:
-        # There is no socket to write to from here: the consumer passes it on in its turn.
-        del frames
-        if not self._bypass:
-            return self._offer(event.copy(), _Source.LAYER)
-        if self._phase is _Phase.OPEN:
-            return self._offer(event, _Source.BYPASS)
-        if self._phase is _Phase.CONNECTING:
-            if len(self._early) >= self.EARLY_EVENTS:
-                return False
-            self._early.append(event)
-        return True
-
-    async def end(self, code: int) -> None:
-        """Stop reading, and close a WebSocket that the application leaves open."""
-        self.stop()
-        await asyncio.wait(self._pumps)
-        if self._is_websocket and self._phase is _Phase.OPEN:
-            with contextlib.suppress(Exception):  # it is the last attempt, and no more than that
-                await self.send({"type": "websocket.close", "code": code})
-
-    def stop(self) -> None:
-        """Read no more."""
-        for pump in self._pumps:
-            pump.cancel()
-
-    def _start(self, reading: Any, name: str) -> None:
-        pump = asyncio.get_running_loop().create_task(reading, name=f"headrace inbox {name}")
-        self._pumps.append(pump)
-
-    def _offer(self, event: Event, source: _Source) -> bool:
-        if self._phase is _Phase.CLOSED:
-            return True  # it is over: there is nobody to miss the event
-        if self._waiting[source] >= self._capacity:
-            return False
-        self._append(event, source)
-        return True
-
-    def _append(self, event: Event, source: _Source) -> None:
-        self._waiting[source] += 1
-        self._events.append((event, source))
-        if self._asked is not None:
-            self._asked.clear()
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
-
-    async def _read_connection(self, receive: Receive) -> None:
-        try:
-            while True:
-                if self._asked is not None:
-                    await self._asked.wait()
-                event = await receive()
-                over = event.get("type") in _DISCONNECTS
-                if over:
-                    self._phase = _Phase.CLOSED
-                await self._room(_Source.CLIENT, self.READ_AHEAD)
-                self._append(event, _Source.CLIENT)
-                if over:
-                    return
-                del event  # what waits for the next keeps nothing of the last
-        except Exception as failure:  # handed to the consumer, which raises it
-            self._fail(failure)
-
-    async def _read_channel(self, receive: Callable[[str], Awaitable[Event]], channel: str) -> None:
-        try:
-            while True:
-                event = await receive(channel)
-                direct = self._bypass and is_client_event(event)
-                await self._room(_Source.BYPASS if direct else _Source.LAYER, self._capacity)
-                if not (self.transmit(event, {}) if direct else self.put(event)):
-                    logger.warning("%s: an event for the client found no room", channel)
-                del event
-        except Exception as failure:  # handed to the consumer, which raises it
-            # A layer that fails has lost messages, for all we know. To end the consumer is
-            # the one way to tell the client, which comes again and asks for what it missed.
-            self._fail(failure)
-
-    async def _room(self, source: _Source, limit: int) -> None:
-        while self._waiting[source] >= limit:
-            blocked = self._blocked[source] = asyncio.get_running_loop().create_future()
-            await blocked
-
-    def _fail(self, failure: Exception) -> None:
-        if self._failure is None:
-            self._failure = failure
-        self._wake()
-
-
-class _HandledSink:
-    """A lane for a consumer that handles client-bound events itself: nothing bypasses it."""
-
-    def __init__(self, lane: Sink) -> None:
-        self._lane = lane
-
-    def put(self, event: Event, /) -> bool | Overflow:
-        return self._lane.put(event)
-
-    def transmit(self, event: Event, frames: Frames, /) -> bool | Overflow:
-        del frames
-        return self._lane.put(event.copy())
+class _Over(StopConsumer):
+    """The disconnect was handled, and its handler did not end the consumer."""
 
 
 class AsyncConsumer:
@@ -318,15 +110,32 @@ class AsyncConsumer:
 
     channel_layer_alias = DEFAULT_CHANNEL_LAYER
 
+    #: What happens to an event for a handler when ``capacity`` of them wait already.
+    overflow: Overflow | str = Overflow.DROP_NEWEST
+    #: Events for handlers that may wait. None: what the channel layer says for the channel.
+    capacity: int | None = None
+
     scope: dict[str, Any]
     base_send: Send
     channel_layer: BaseChannelLayer | None
     channel_name: str
     channel_receive: Receive
 
-    # What the server raised when it was last asked to send: the client is gone. A class
-    # attribute until it is needed, for thousands of idle consumers pay for each one.
-    _lost: OSError | None = None
+    # For ``@concurrent``: the methods that handlers call, each with its handler; and, decided
+    # when the class is made, the limits.
+    _handled_by: ClassVar[Mapping[str, str]] = {}
+    _limits: ClassVar[Mapping[str, int]] = {}
+
+    # A class attribute unless it is needed: thousands of idle consumers pay for each one.
+    _beside: Beside | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._limits = limits_of(cls, cls._handled_by)
+        if isinstance(cls.overflow, str):
+            _bounds(1, cls.overflow, cls.__name__)
+        if isinstance(cls.capacity, int):
+            _check_capacity(cls.capacity, cls.__name__)
 
     def __init__(self, *args: Any, **initkwargs: Any) -> None:
         # Positional arguments are what a subclass passes on of its own. ``as_asgi(name=value)``:
@@ -340,6 +149,7 @@ class AsyncConsumer:
         self.scope = scope
         inbox = await self._open(receive, send)
         receive = self.channel_receive
+        beside = self._beside
         track_database_use()
         # What a handler is at work on. An idle consumer keeps no event alive.
         message: Event | None = None
@@ -350,16 +160,25 @@ class AsyncConsumer:
                         message = await receive()
                         if cleanup_due():
                             await aclose_old_connections()
-                        await self.dispatch(message)
+                        if beside is None or not await beside.take(message):
+                            await self.dispatch(message)
                         message = _BETWEEN_EVENTS
                         if cleanup_due():
                             await aclose_old_connections()
-                except OSError as error:
-                    self._excuse(error)
+                except StopConsumer:
+                    raise
+                except Exception as error:
+                    if not await self._survives(error, message):
+                        raise
                     if _is_disconnect(message):
                         raise StopConsumer from None
+                    message = _BETWEEN_EVENTS
+        except _Over:
+            await self._wind_up(inbox, None, CloseCode.NORMAL_CLOSURE)
         except StopConsumer:
             await self._wind_up(inbox, message, CloseCode.NORMAL_CLOSURE)
+            if beside is not None:
+                beside.raise_failure()
         except asyncio.CancelledError:
             await self._wind_up(inbox, message, CloseCode.GOING_AWAY)
             raise
@@ -390,8 +209,20 @@ class AsyncConsumer:
         try:
             await self.base_send(message)
         except OSError as error:
-            self._lost = error
+            _judge(error, self, _Verdict.CLIENT_GONE)
             raise
+
+    async def on_error(self, error: Exception, message: Event) -> None:
+        """Settle what the handler of this message raised, or raise: by default, the error.
+
+        When it returns, the connection goes on with its next message. What it raises ends the
+        consumer: ``disconnect`` runs, the groups are left, and the client is closed with 1011.
+        Two errors end it all the same: that of a ``connect`` or a ``handle`` after which
+        the client still has no answer, and that of ``disconnect``, after which there is no
+        connection. ``StopConsumer``, a cancellation, and that the client is gone are no errors.
+        """
+        del message
+        raise error
 
     @classmethod
     def as_asgi(cls, **initkwargs: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
@@ -410,7 +241,7 @@ class AsyncConsumer:
     async def _finish(self, code: int) -> None:
         """End as a disconnect would, where none will come; a class with a connection overrides."""
 
-    async def _open(self, receive: Receive, send: Send) -> _Inbox | None:
+    async def _open(self, receive: Receive, send: Send) -> OwnInbox | None:
         """Open the channel, and find out where events come from."""
         layer = self.channel_layer = get_channel_layer(self.channel_layer_alias)
         capacity = _DEFAULT_CAPACITY
@@ -420,47 +251,108 @@ class AsyncConsumer:
             self.channel_name = await layer.new_channel()
             if isinstance(layer, BaseChannelLayer):
                 capacity = layer.get_capacity(self.channel_name)
+        if self.capacity is not None:
+            capacity = self.capacity
+            _check_capacity(capacity, type(self).__name__)
+        bounds = _bounds(capacity, self.overflow, type(self).__name__)
         handled = hasattr(self, "websocket_send") or hasattr(self, "websocket_close")
-        inbox: _Inbox | None = None
-        sink: Sink
-        lane = _lane(self.scope, receive, send)
+        inbox: OwnInbox | None = None
+        lane = lane_of(self.scope, receive, send)
         if lane is None or (layer is not None and not pushes):
-            inbox = sink = _Inbox(self.scope, receive, send, capacity, bypass=not handled)
+            lane = inbox = OwnInbox(self.scope, receive, send, bounds, bypass=not handled)
             receive, send = inbox.receive, inbox.send
         else:
-            sink = lane
-            lane.capacity = capacity
+            lane.bounds = bounds
         self.channel_receive = receive
         self.base_send = send
+        if self._limits:
+            self._beside = Beside(
+                self._limits, self.dispatch, self._survives, lane, type(self).__name__
+            )
         if layer is not None:
             if pushes:
-                layer.attach(self.channel_name, _HandledSink(sink) if handled else sink)
+                layer.attach(self.channel_name, HandledSink(lane) if handled else lane)
             elif inbox is not None:
                 inbox.pull(layer.receive, self.channel_name)
         return inbox
 
-    def _leave(self, inbox: _Inbox | None) -> None:
+    @property
+    def _lane(self) -> Lane:
+        """The connection. It is asked for rarely, and kept by its ``receive``."""
+        lane: Lane = self.channel_receive.__self__  # type: ignore[attr-defined]
+        return lane
+
+    def _leave(self, inbox: OwnInbox | None) -> None:
         """Give up the channel and everything that reads for it."""
         layer = self.channel_layer
         if layer is not None and getattr(layer, "pushes", False):
             layer.detach(self.channel_name)
+        if self._beside is not None:
+            self._beside.abandon()
+            del self._beside  # it leads back here
         if inbox is not None:
             inbox.stop()
 
-    def _excuse(self, error: OSError) -> None:
-        """Pass over the error if it says that the client is gone; raise it if not."""
-        if error is not self._lost:
-            raise error
-        self._lost = None
+    def _excuses(self, error: Exception) -> bool:
+        """Tell whether the error says no more than that the client is gone."""
+        if _verdict_on(error, self) is not _Verdict.CLIENT_GONE:
+            return False
         logger.debug("%s: the client is gone: %s", type(self).__name__, error)
+        return True
 
-    async def _wind_up(self, inbox: _Inbox | None, message: Event | None, code: int) -> None:
-        """End what has begun, unless it was the disconnect that ended it."""
+    async def _survives(self, error: Exception, message: Event | None) -> bool:
+        """Tell whether the consumer goes on after this error; where it is open, ask ``on_error``.
+
+        Raises what that raises beside the error itself.
+        """
+        if self._excuses(error):
+            return True
+        if _verdict_on(error, self) is _Verdict.FATAL:
+            return False
+        if message is None or message is _BETWEEN_EVENTS:
+            # Not a handler's: there was no message.
+            if isinstance(error, OSError) and self._lane.told:
+                raise _Over from None
+            return False
+        traceback = error.__traceback__
         try:
-            if message is not None and not _is_disconnect(message):
-                await self._finish(code)
-        except OSError as error:
-            self._excuse(error)
+            await self._ask(error, message)
+            if self._goes_on_after(message):
+                return True
+        except StopConsumer:
+            raise
+        except Exception as another:
+            if another is not error and _verdict_on(another, self) is None:
+                _judge(another, self, _Verdict.FATAL)
+                raise
+        # As if the question had not been asked.
+        error.__traceback__ = traceback
+        _judge(error, self, _Verdict.FATAL)
+        return False
+
+    async def _ask(self, error: Exception, message: Event) -> None:
+        await self.on_error(error, message)
+
+    def _goes_on_after(self, message: Event) -> bool:
+        """Tell whether there is a connection to go on with, after a settled error."""
+        return message.get("type") != "websocket.connect" or not self._lane.connecting
+
+    async def _wind_up(self, inbox: OwnInbox | None, message: Event | None, code: int) -> None:
+        """End what has begun, unless it was the disconnect that ended it."""
+        beside = self._beside
+        try:
+            try:
+                if beside is not None:
+                    await beside.stop()
+            finally:
+                interrupted = beside is not None and beside.interrupted
+                if message is not None and (interrupted or not _is_disconnect(message)):
+                    await self._finish(code)
+        except Exception as error:
+            end = {"type": f"{self.scope['type']}.disconnect", "code": code}
+            with contextlib.suppress(StopConsumer):
+                if not await self._survives(error, end):
+                    raise
         finally:
             if cleanup_due():
                 await aclose_old_connections()
@@ -478,8 +370,18 @@ class AsyncConsumer:
 class SyncConsumer(AsyncConsumer):
     """A consumer whose handlers are ordinary functions; each call runs in a thread."""
 
+    base_send: "_SendFromThread"  # type: ignore[assignment]
+
     # Made for the first handler. What else runs for this connection runs in the same context.
     _thread_context: ThreadSensitiveContext | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls._limits:
+            raise TypeError(
+                f"{cls.__name__} is a synchronous consumer, whose handlers run one at a time: "
+                "@concurrent needs an asynchronous one"
+            )
 
     async def dispatch(self, message: Event) -> None:
         """Call the handler of this message in a thread; ValueError if there is none."""
@@ -487,7 +389,7 @@ class SyncConsumer(AsyncConsumer):
         if handler is not None:
             await self._call_in_thread(handler, message)
         elif is_client_event(message):
-            await AsyncConsumer.send(self, message)
+            await self._send_to_server(message)
         else:
             raise self._no_handler(message)
 
@@ -496,13 +398,60 @@ class SyncConsumer(AsyncConsumer):
 
         Raises an OSError when the client is gone.
         """
-        async_to_sync(AsyncConsumer.send)(self, message)
+        async_to_sync(self._send_to_server)(message)
 
-    async def _call_in_thread(self, handler: Callable[[Event], Any], message: Event) -> None:
+    def on_error(self, error: Exception, message: Event) -> None:  # type: ignore[override]
+        """Settle what the handler of this message raised, or raise: by default, the error.
+
+        See ``AsyncConsumer.on_error``. It runs in a thread, as the handlers do.
+        """
+        del message
+        raise error
+
+    async def _open(self, receive: Receive, send: Send) -> OwnInbox | None:
+        inbox = await super()._open(receive, send)
+        self.base_send = _SendFromThread(self.base_send)  # type: ignore[arg-type]
+        return inbox
+
+    async def _ask(self, error: Exception, message: Event) -> None:
+        await self._call_in_thread(self.on_error, error, message)
+
+    async def _send_to_server(self, message: Event) -> None:
+        try:
+            await self.base_send.awaitable(message)
+        except OSError as error:
+            _judge(error, self, _Verdict.CLIENT_GONE)
+            raise
+
+    async def _call_in_thread(
+        self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
         if self._thread_context is None:
             self._thread_context = thread_context()
-        await run_in_connection_thread(self._thread_context, handler, message)
+        return await run_in_connection_thread(self._thread_context, function, *args, **kwargs)
+
+
+class _SendFromThread:
+    """The server's ``send``, to be called from the thread of a handler."""
+
+    __slots__ = ("awaitable",)
+
+    def __init__(self, awaitable: Send) -> None:
+        self.awaitable = awaitable
+
+    def __call__(self, message: Event) -> None:
+        async_to_sync(self.awaitable)(message)
 
 
 def _is_disconnect(message: Event | None) -> bool:
-    return message is not None and message.get("type") in _DISCONNECTS
+    return message is not None and message.get("type") in DISCONNECTS
+
+
+def _judge(error: Exception, consumer: AsyncConsumer, verdict: _Verdict) -> None:
+    # The error itself remembers: several may be under way, and one may pass several places.
+    error.__dict__["_headrace_verdict"] = consumer, verdict
+
+
+def _verdict_on(error: Exception, consumer: AsyncConsumer) -> _Verdict | None:
+    by, verdict = error.__dict__.get("_headrace_verdict", (None, None))
+    return verdict if by is consumer else None

@@ -9,6 +9,7 @@ import pytest
 import websockets
 
 from headrace.exceptions import LocalProtocolError
+from headrace.layers.base import Bounds
 from headrace.protocols.deflate import DeflateFactory
 from headrace.protocols.http1 import Http1Limits
 from headrace.protocols.websocket import Limits
@@ -1285,11 +1286,12 @@ async def test_events_of_the_layer_enter_the_one_inbox():
     session = Session()
     async with serving(session) as server, connected(server) as client:
         await client.open_websocket()
+        assert session.lane.put({"type": "chat.message"}) is False, "no consumer has asked for any"
+        session.lane.bounds = Bounds(3)
         waiting = asyncio.create_task(session.receive())
         await asyncio.sleep(0)
         assert session.lane.put({"type": "chat.message", "number": 0})
         assert await waiting == {"type": "chat.message", "number": 0}
-        session.lane.capacity = 3
         assert [session.lane.put({"type": "chat.message"}) for _ in range(4)] == [True] * 3 + [
             False
         ]

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping
 from enum import Enum, auto
 from typing import Any
 
-from ..consumer import AsyncConsumer
+from ..consumer import AsyncConsumer, concurrent
 from ..db import aclose_old_connections, cleanup_due
 from ..exceptions import StopConsumer
 from ..layers.base import Event
 
-__all__ = ["AsyncHttpConsumer"]
+__all__ = ["AsyncHttpConsumer", "concurrent"]
 
 logger = logging.getLogger("headrace.consumer")
 
@@ -104,11 +104,13 @@ class AsyncHttpConsumer(AsyncConsumer):
             raise StopConsumer
         if message.get("more_body"):
             return
-        body, self.body = b"".join(self.body), []
+        body = b"".join(self.body)
+        self.body = [body]
         try:
             await self._serve(body)
         except OSError as error:
-            self._excuse(error)
+            if not self._excuses(error):
+                raise
         raise StopConsumer
 
     async def http_disconnect(self, message: Event) -> None:
@@ -122,6 +124,27 @@ class AsyncHttpConsumer(AsyncConsumer):
         if not self._disconnected:
             self._disconnected = True
             await self.disconnect()
+
+    def _goes_on_after(self, message: Event) -> bool:
+        if message.get("type") != "http.request":
+            return True
+        if self._response is _Response.COMPLETE:
+            raise StopConsumer
+        # The client waits for an answer that nobody is going to give.
+        return False
+
+    async def _handle_event(self, event: Event) -> None:
+        """Handle an event of the channel layer while ``handle`` runs, or after it."""
+        beside = self._beside
+        if beside is not None and await beside.take(event):
+            return
+        try:
+            await self.dispatch(event)
+        except StopConsumer:
+            raise
+        except Exception as error:
+            if not await self._survives(error, event):
+                raise
 
     async def _serve(self, body: bytes) -> None:
         """Run ``handle``, and the handlers of what arrives, until there is no more to do."""
@@ -141,7 +164,7 @@ class AsyncHttpConsumer(AsyncConsumer):
                     event, arrival = arrival.result(), None
                     if event.get("type") == "http.disconnect":
                         break
-                    await self.dispatch(event)
+                    await self._handle_event(event)
                     if cleanup_due():
                         await aclose_old_connections()
             if self._response is _Response.COMPLETE:

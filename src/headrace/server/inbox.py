@@ -54,6 +54,16 @@ class Inbox:
             await self
         return self._events.pop(0)
 
+    async def stirred(self) -> None:
+        """Wait, in place of ``receive``, until an event comes or somebody calls ``note``."""
+        self.check_single_reader()
+        await self
+
+    def insert(self, event: dict[str, Any], /) -> None:
+        """Put an event behind those that wait, however many they are."""
+        self._events.append(event)
+        self.note()
+
     def check_single_reader(self) -> None:
         """Raise RuntimeError when a task waits already."""
         if self._wake is not None:

@@ -67,6 +67,28 @@ CONNECTING, DENYING, OPEN, CLOSED = Phase
 ENGINE_OPEN, ENGINE_CLOSED = State.OPEN, State.CLOSED
 
 
+class Bounds(Protocol):
+    """How many events of the channel layer may wait, and what happens to one more."""
+
+    @property
+    def capacity(self) -> int: ...
+
+    @property
+    def overflow(self) -> str:
+        """``"drop-newest"``, ``"drop-oldest"`` or ``"close"``."""
+        ...
+
+
+class _NoRoom:
+    """The bounds while there is no consumer that said what they are."""
+
+    capacity = 0
+    overflow = "drop-newest"
+
+
+NO_ROOM = _NoRoom()
+
+
 class Opening(Protocol):
     """The HTTP side of a WebSocket, until it is accepted or refused."""
 
@@ -104,7 +126,7 @@ class WebSocketStream(Inbox):
         "_runtime",
         "_task",
         "_wire",
-        "capacity",
+        "bounds",
         "engine",
         "outbox",
         "phase",
@@ -128,7 +150,7 @@ class WebSocketStream(Inbox):
         self._client = client
         self.tick: int | None = None
         #: Events of the channel layer that may wait for the application.
-        self.capacity = runtime.config.inbox_limit
+        self.bounds: Bounds = NO_ROOM
         self.engine: WebSocketEngine | None = None
         self._runtime = runtime
         self._opening: Opening | None = opening
@@ -504,18 +526,67 @@ class WebSocketStream(Inbox):
             event = {"type": "websocket.disconnect", "code": int(code), "reason": reason}
             self._events.append(event)
 
+    # What a consumer asks of its connection
+
+    @property
+    def connecting(self) -> bool:
+        """Whether it is neither accepted nor refused yet."""
+        return self.phase is CONNECTING
+
+    @property
+    def over(self) -> bool:
+        """Whether one of the two sides has ended it."""
+        return self.phase is CLOSED
+
+    @property
+    def told(self) -> bool:
+        """Whether the application has received the disconnect already."""
+        return self.phase is CLOSED and not self._events
+
     # From the channel layer (the lane)
 
-    def put(self, event: Message, /) -> bool:
-        """Take an event for the consumer's handler; False when there is no room."""
+    def put(self, event: Message, /) -> bool | str:
+        """Take an event for the consumer's handler.
+
+        False when there is no room, the overflow policy when something else was done about it.
+        """
         if self.phase is CLOSED:
             return True  # it is over: there is nobody to miss the event
-        if len(self._events) >= self.capacity:
-            return False
+        outcome: bool | str = True
+        if len(self._events) >= self.bounds.capacity:
+            outcome = self._make_room()
+            if outcome is False or self.phase is CLOSED:
+                return outcome
         self._events.append(event)
         if self._wake is not None and not self._noted:
             self.note()
-        return True
+        return outcome
+
+    def _make_room(self) -> bool | str:
+        """Do as the policy says if too many events of the channel layer wait."""
+        events, bounds = self._events, self.bounds
+        waiting = [at for at, event in enumerate(events) if event["type"] not in _FROM_CLIENT]
+        if len(waiting) < bounds.capacity:
+            return True  # the client's messages take no room away from them
+        if not waiting:
+            return False
+        if bounds.overflow == "drop-oldest":
+            del events[waiting[0]]
+        elif bounds.overflow == "close":
+            for at in reversed(waiting):
+                del events[at]
+            self._end_for_overflow()
+        else:
+            return False
+        return bounds.overflow
+
+    def _end_for_overflow(self) -> None:
+        reason = "too many events are waiting"
+        match self.phase:
+            case Phase.CONNECTING:
+                self._refuse(503, reason)
+            case Phase.OPEN:
+                self._close(CloseCode.TRY_AGAIN_LATER, reason)
 
     def transmit(self, event: Message, frames: dict[Hashable, bytes], /) -> bool:
         """Take an ASGI event for the client; False when there is no room before the accept."""
@@ -652,6 +723,10 @@ _EXPECTED = {
     Phase.DENYING: "websocket.http.response.body",
     Phase.OPEN: "websocket.send or websocket.close",
 }
+
+
+#: What the client's side puts into the inbox; anything else is the channel layer's.
+_FROM_CLIENT = frozenset({"websocket.connect", "websocket.receive", "websocket.disconnect"})
 
 
 def _is_message(event: Message) -> bool:
