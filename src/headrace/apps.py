@@ -12,8 +12,10 @@ class HeadraceConfig(AppConfig):
     verbose_name = "Headrace"
 
     def ready(self) -> None:
-        """Register the checks, and watch database connections from the first one on."""
+        """Register the checks; hear of database connections, and of logins that end."""
         from . import db  # noqa: F401 - its import connects the signal
+        from .auth import sockets
         from .checks import register_checks
 
+        sockets.follow_setting()
         register_checks()

@@ -33,6 +33,10 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _default_threads() -> int:
     # Handlers mostly wait for a database: more threads than cores, and few enough for its
     # connections, of which each thread opens one.
@@ -43,6 +47,8 @@ def _default_threads() -> int:
 class Settings:
     """What ``HEADRACE`` says, defaults filled in."""
 
+    #: Whether the WebSockets of a login are closed when it ends (headrace.auth).
+    close_on_logout: bool = _key(bool, _is_bool, "True or False")
     #: Threads for synchronous handlers; 0: the one that all of asgiref's callers share.
     sync_threads: int = _key(_default_threads, _is_count, "a number of threads, or 0 for no pool")
 

@@ -45,7 +45,8 @@ class CloseCode(IntEnum):
     """A WebSocket close code (RFC 6455 §7.4.1 and the IANA registry that it opens).
 
     1005, 1006 and 1015 are never on the wire: they are what an application is
-    told when no code arrived.
+    told when no code arrived. From 4000 on they are our own; the last three digits are
+    those of the HTTP status that says the same.
     """
 
     NORMAL_CLOSURE = 1000
@@ -63,6 +64,11 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
     BAD_GATEWAY = 1014
     TLS_HANDSHAKE = 1015
+    UNAUTHORIZED = 3000
+    FORBIDDEN = 3003
+    TIMEOUT = 3008
+    #: The login that the connection came with has ended: log in before coming again.
+    LOGGED_OUT = 4401
 
 
 class ProtocolError(Exception):

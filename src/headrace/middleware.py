@@ -12,13 +12,15 @@ Rules of this file:
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 __all__ = [
+    "MEMBERSHIP",
     "ASGIApplication",
     "BaseMiddleware",
     "Event",
     "Handover",
+    "Membership",
     "Receive",
     "Scope",
     "Send",
@@ -33,6 +35,29 @@ Send: TypeAlias = Callable[[Any], Awaitable[None]]
 ASGIApplication: TypeAlias = Callable[[Any, Any, Any], Awaitable[Any]]
 #: The next application, and what it is called with.
 Handover: TypeAlias = tuple[ASGIApplication, Scope, Receive, Send]
+
+#: The key of a scope under which a middleware may leave a ``Membership``.
+MEMBERSHIP = "headrace.membership"
+
+
+class Membership(Protocol):
+    """The groups of which a middleware wants the consumer behind it to be a member.
+
+    Only the consumer has a channel, and only once its connection has arrived there.
+    """
+
+    async def join(self, consumer: Any, /) -> None:
+        """Join, before the consumer handles its first event.
+
+        ``consumer`` has a ``scope``, a ``channel_layer`` and, unless that is None, a
+        ``channel_name``.
+        """
+        ...
+
+    async def leave(self) -> None:
+        """Leave at the consumer's end; nothing is raised."""
+        ...
+
 
 _Enter: TypeAlias = Callable[[Any, Scope, Receive, Send], Handover | Awaitable[Handover]]
 

@@ -26,15 +26,36 @@ from django.core.exceptions import ValidationError
 from django.utils.crypto import constant_time_compare
 from django.utils.functional import LazyObject
 
+from .. import conf
 from ..db import database_sync_to_async
 from ..exceptions import ConfigurationError
 from ..middleware import ASGIApplication, BaseMiddleware, Handover, Receive, Scope, Send
 from ..sessions import CookieMiddleware, SessionMiddleware
+from ._identity import anonymous, auth_hash
+from .bearer import (
+    AuthorizationHeader,
+    BearerTokenMiddleware,
+    QueryString,
+    Source,
+    Subprotocol,
+    Verify,
+)
+from .first_message import FirstMessage
+from .sockets import aclose_user_sockets, close_user_sockets, move, register
 
 __all__ = [
     "AuthMiddleware",
     "AuthMiddlewareStack",
+    "AuthorizationHeader",
+    "BearerTokenMiddleware",
+    "FirstMessage",
+    "QueryString",
+    "Source",
+    "Subprotocol",
     "UserLazyObject",
+    "Verify",
+    "aclose_user_sockets",
+    "close_user_sockets",
     "get_user",
     "login",
     "logout",
@@ -49,7 +70,7 @@ async def get_user(scope: Scope) -> Any:
     """
     session = _session(scope)
     if isinstance(session, SessionBase) and session.is_empty():
-        return _anonymous()
+        return anonymous()
     return await _get_user(session)
 
 
@@ -70,19 +91,25 @@ async def login(scope: Scope, user: Any = None, backend: str | None = None) -> N
             raise ValueError("login() needs a user: as its argument, or in the scope")
     await _login(session, user, _backend_path(user, backend))
     scope["user"] = user
+    await move(scope)
 
 
 async def logout(scope: Scope) -> None:
     """Delete the scope's session and all its data, and make its user anonymous.
 
-    ``user_logged_out`` is sent where somebody was logged in. Raises ValueError if the scope
-    has no session.
+    ``user_logged_out`` is sent where somebody was logged in. With
+    ``HEADRACE["CLOSE_ON_LOGOUT"]`` the session's WebSockets are closed, this one too. Raises
+    ValueError if the scope has no session.
     """
     session = _session(scope)
+    key = session.session_key
     user = scope.get("user")
-    await _logout(session, user if getattr(user, "is_authenticated", True) else None)
+    leaving = user if getattr(user, "is_authenticated", True) else None
+    await _logout(session, leaving)
     if user is not None:
-        scope["user"] = _anonymous()
+        scope["user"] = anonymous()
+    if leaving is not None and key and conf.settings().close_on_logout:
+        await aclose_user_sockets(leaving, session_key=key)
 
 
 class UserLazyObject(LazyObject):  # type: ignore[type-arg]
@@ -119,6 +146,7 @@ class AuthMiddleware(BaseMiddleware):
         """Resolve the user, and hand on: identity comes before the application runs."""
         self.populate_scope(scope)
         await self.resolve_scope(scope)
+        register(scope)
         return self.inner, scope, receive, send
 
 
@@ -138,25 +166,18 @@ def _session(scope: Scope) -> SessionBase:
     return session
 
 
-def _anonymous() -> Any:
-    # Imported here: this module is imported by asgi.py files, before the models can be.
-    from django.contrib.auth.models import AnonymousUser
-
-    return AnonymousUser()
-
-
 @database_sync_to_async
 def _get_user(session: SessionBase) -> Any:
     user_id = _user_id(session)
     path: Any = session.get(BACKEND_SESSION_KEY)
     if user_id is None or path not in settings.AUTHENTICATION_BACKENDS:
-        return _anonymous()
+        return anonymous()
     user = load_backend(path).get_user(user_id)
     if user is None:
-        return _anonymous()
+        return anonymous()
     if not _is_valid(session, user):
         session.flush()
-        return _anonymous()
+        return anonymous()
     return user
 
 
@@ -169,7 +190,7 @@ def _login(session: SessionBase, user: Any, backend: str) -> None:
         session.flush()
     session[SESSION_KEY] = user._meta.pk.value_to_string(user)  # noqa: SLF001 - Django's API
     session[BACKEND_SESSION_KEY] = backend
-    session[HASH_SESSION_KEY] = _hash(user)
+    session[HASH_SESSION_KEY] = auth_hash(user)
     user_logged_in.send(sender=user.__class__, request=None, user=user)
 
 
@@ -190,10 +211,6 @@ def _user_id(session: SessionBase) -> Any:
     except ValidationError:
         # Written when the keys of users were of another type.
         return None
-
-
-def _hash(user: Any) -> str:
-    return user.get_session_auth_hash() if hasattr(user, "get_session_auth_hash") else ""
 
 
 def _is_valid(session: SessionBase, user: Any) -> bool:
