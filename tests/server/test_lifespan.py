@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import sys
 
 import pytest
 
@@ -167,6 +168,29 @@ async def test_an_application_that_can_not_start_is_not_served(then, mode, monke
     assert ended
     assert server.addresses == []
     gc.collect()  # a task whose exception nobody has seen would complain here
+
+
+@pytest.mark.parametrize("mode", ["auto", "on"])
+async def test_an_exit_is_a_reason_not_to_start(mode):
+    async def app(scope, receive, send):
+        sys.exit("no database")
+
+    with pytest.raises(LifespanFailed, match="could not start: it called sys"):
+        await Server(app, Config(port=0, lifespan=mode)).start()
+
+
+async def test_an_exit_while_stopping_is_logged(log):
+    async def lifespan(scope, receive, send):
+        await receive()
+        await send(STARTED)
+        await receive()
+        sys.exit(3)
+
+    async with serving(Application(lifespan), lifespan="on"):
+        pass
+    [record] = errors(log)
+    assert record.message == "the application raised while stopping"
+    assert "it called sys.exit(3)" in log.text
 
 
 async def test_a_failure_without_a_reason():

@@ -10,11 +10,13 @@ import threading
 from urllib.parse import urlsplit
 
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from headrace.exceptions import ConfigurationError
 from headrace.server.config import Config
 from headrace.server.running import ThreadedServer
+from headrace.server.server import Server
 
 from . import apps
 from .clients import TIMEOUT_S, echo, hello, respond
@@ -238,3 +240,86 @@ def test_the_application_can_not_stop_its_own_thread():
     with served(app) as server:
         get(server)
     assert "call it from another one" in errors[0]
+
+
+# sys.exit() in an application
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def loop(request, monkeypatch):
+    if request.param == "asyncio":
+        monkeypatch.setitem(sys.modules, "uvloop", None)
+
+
+async def exits(scope, receive, send):
+    """Do what a message says: exit at once, or after a turn of the loop."""
+    if scope["path"] == "/at-once":
+        sys.exit(3)
+    if scope["type"] == "http":
+        await respond(send, b"still here")
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        if message["text"] == "later":
+            await asyncio.sleep(0.001)
+            sys.exit(3)
+        if message["text"] == "now":
+            sys.exit(3)
+        await send({**message, "type": "websocket.send"})
+
+
+def exits_in_the_call(scope, receive, send):
+    sys.exit(3)
+
+
+@pytest.mark.parametrize("when", ["now", "later"])
+def test_an_exit_in_a_handler_ends_its_websocket(loop, caplog, when):
+    with served(exits) as server, connect(server.websocket_url) as other:
+        with connect(server.websocket_url) as client:
+            client.send(when)
+            with pytest.raises(ConnectionClosed):
+                client.recv()
+            assert (client.close_code, client.close_reason) == (1011, "the application failed")
+        other.send("still here")
+        assert other.recv() == "still here"
+        assert server.counters.application_errors == 1
+    assert "the application raised SystemExit on a WebSocket (open)" in caplog.text
+
+
+@pytest.mark.parametrize("app", [exits, exits_in_the_call])
+def test_an_exit_before_the_answer_is_a_500(loop, caplog, app):
+    with served(app) as server:
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"{server.websocket_url}/at-once")
+        assert refused.value.response.status_code == 500
+        assert get(server, "/at-once") == b"the application could not answer\n"
+        assert server.counters.application_errors == 2
+    assert "the application raised SystemExit on GET /at-once" in caplog.text
+
+
+def test_an_exit_in_a_task_of_the_applications_own_stops_the_server(loop, caplog):
+    tasks = []
+
+    async def leave():
+        sys.exit(4)
+
+    async def app(scope, receive, send):
+        tasks.append(asyncio.create_task(leave()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await respond(send, b"finished")
+
+    server = served(app)
+    server.start()
+    # What is under way finishes.
+    assert get(server) == b"finished"
+    with pytest.raises(SystemExit) as exit_:
+        server.stop()
+    assert exit_.value.code == 4
+    assert tasks[0].exception() is exit_.value
+    assert "sys.exit() in a task of the application: stopping" in caplog.text
+
+
+def test_an_exit_when_nothing_runs_is_not_the_servers():
+    assert not Server(hello).owns(SystemExit())

@@ -114,7 +114,7 @@ def as_coroutine(
     """Call the application; whatever it gives or raises comes out of one coroutine."""
     try:
         awaitable = app(scope, receive, send)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return _raise(error)
     return awaitable if isinstance(awaitable, CoroutineType) else _wait_for(awaitable)
 
@@ -123,7 +123,7 @@ async def _wait_for(awaitable: Awaitable[None]) -> None:
     await awaitable
 
 
-async def _raise(error: Exception) -> None:
+async def _raise(error: BaseException) -> None:
     raise error
 
 

@@ -19,6 +19,7 @@ from .config import Config, Lifespan
 from .lifespan import LifespanFailed
 from .outbox import SlowClientPolicy
 from .running import new_event_loop
+from .running import run as run_server
 from .server import Server
 
 __all__ = ["load", "register", "run"]
@@ -104,7 +105,7 @@ def _run(server: Server) -> None:
     gc.collect()
     gc.freeze()
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(server.serve())
+        run_server(server, runner.get_loop())
         if server.hurried and _threads_left():
             # Python would wait for them, and nothing can end a thread that blocks.
             logger.warning("threads of the application are still at work: the process ends")

@@ -84,7 +84,10 @@ class Inbox:
         wake, context = self._wake, self._context
         if wake is not None and context is not None:
             self._wake = self._context = None
-            context.run(wake, self)
+            try:
+                context.run(wake, self)
+            except SystemExit:
+                return  # the task has ended with it: of no concern to whoever puts an event in
 
     # What a task asks of the object that it awaits
 

@@ -28,6 +28,10 @@ class LifespanFailed(ConfigurationError):
     """The application said that it can't start, or does not support lifespan where it must."""
 
 
+class _Exited(Exception):
+    """The application called ``sys.exit()``."""
+
+
 class LifespanTask:
     """One run of the application with a lifespan scope, from before serving to after it.
 
@@ -63,7 +67,10 @@ class LifespanTask:
         if answer is None:
             self.state = None
             self._task = None
-            self._go_without(None if task.cancelled() else task.exception())
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, _Exited):
+                raise LifespanFailed(f"the application could not start: {error}")
+            self._go_without(error)
         elif answer["type"] == "lifespan.startup.failed":
             # Many raise what they failed with after they have said so.
             await asyncio.wait({task}, timeout=GRACE_S)
@@ -144,7 +151,11 @@ class LifespanTask:
             "asgi": {"version": "3.0", "spec_version": "2.0"},
             "state": self.state,
         }
-        await self._app(scope, self._receive, self._send)
+        try:
+            await self._app(scope, self._receive, self._send)
+        except SystemExit as error:
+            # It would end the event loop, and nobody would know why.
+            raise _Exited(f"it called sys.exit({error.code!r})") from error
 
     async def _receive(self) -> Message:
         message = await self._questions.get()

@@ -8,11 +8,11 @@ Rules of this file:
 """
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import copy_context
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +20,9 @@ from .config import Config
 from .runtime import ASGIApplication, Counters
 from .server import CANCELLED_S, Server
 
-__all__ = ["ThreadedServer", "new_event_loop"]
+__all__ = ["ThreadedServer", "new_event_loop", "run"]
+
+logger = logging.getLogger("headrace.server")
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -31,6 +33,32 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
         return asyncio.new_event_loop()
     loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
     return loop
+
+
+def run(
+    server: Server,
+    loop: asyncio.AbstractEventLoop,
+    *,
+    signals: bool = True,
+    started: Callable[[], object] | None = None,
+) -> None:
+    """Serve on a loop that isn't running, until a signal or ``server.end()``.
+
+    A ``sys.exit()`` in a handler is that handler's failure. One in a task of the application's
+    own stops the server gracefully, and comes out of here then.
+    """
+    task = loop.create_task(server.serve(signals=signals, started=started))
+    asked: SystemExit | None = None
+    while not task.done():
+        try:
+            loop.run_until_complete(task)
+        except SystemExit as error:
+            if not server.owns(error):
+                logger.critical("sys.exit() in a task of the application: stopping", exc_info=error)
+                asked = error
+                server.end()
+    if asked is not None:
+        raise asked
 
 
 class ThreadedServer:
@@ -158,9 +186,11 @@ class ThreadedServer:
     def _run(self, runner: asyncio.Runner, server: Server, started: "Future[None]") -> None:
         try:
             with runner, self._around():
-                runner.run(
-                    server.serve(signals=False, started=lambda: started.set_result(None)),
-                    context=copy_context(),
+                run(
+                    server,
+                    runner.get_loop(),
+                    signals=False,
+                    started=lambda: started.set_result(None),
                 )
         except BaseException as error:
             self._error = error

@@ -73,6 +73,8 @@ class Runtime:
     connections: set[Drainable] = field(default_factory=set)
     #: Every task that runs the application, so that none is lost or forgotten.
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    #: The ``sys.exit()`` of a handler that has just been answered for.
+    exited: SystemExit | None = None
     #: What the application put into the lifespan's state; None: it has no lifespan.
     state: dict[str, Any] | None = None
     #: Addresses of ours, so that connections share them.

@@ -242,6 +242,22 @@ class Server:
         """Let ``serve()`` stop gracefully, as a first signal does."""
         self._signal.set()
 
+    def owns(self, error: BaseException) -> bool:
+        """Say whether an application's task has just ended with this, and nothing else has.
+
+        asyncio lets a SystemExit of any task end the loop, too. The connection is answered for as
+        after any other exception; who runs the loop may go on with it.
+        """
+        runtime = self._runtime
+        if runtime is None:
+            return False
+        # uvloop lets the task's callbacks run before the loop ends, asyncio does not.
+        answered, runtime.exited = runtime.exited, None
+        return error is answered or any(
+            task.done() and not task.cancelled() and task.exception() is error
+            for task in runtime.tasks
+        )
+
     async def _start_unless_signalled(self) -> bool:
         start = asyncio.ensure_future(self.start())
         signalled = asyncio.ensure_future(self._signal.wait())

@@ -201,6 +201,7 @@ class WebSocketStream(Inbox):
             self._refuse(status, reason)
         else:
             runtime.counters.application_errors += 1
+            runtime.exited = error if isinstance(error, SystemExit) else None
             logger.error(
                 "%s: the application raised %s on a WebSocket (%s)",
                 self.peer,
