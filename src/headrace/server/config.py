@@ -6,15 +6,16 @@ Sizes are bytes and times are seconds; the name says which.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from ..exceptions import ConfigurationError
 from ..protocols.deflate import DeflateFactory
 from ..protocols.extensions import ExtensionFactory
-from ..protocols.http1 import Http1Limits
+from ..protocols.http1 import Http1Limits, RequestReceived
 from ..protocols.websocket import Limits
 from .outbox import SlowClientPolicy
 
-__all__ = ["Config", "Lifespan"]
+__all__ = ["Config", "Lifespan", "Watcher"]
 
 
 class Lifespan(StrEnum):
@@ -25,6 +26,36 @@ class Lifespan(StrEnum):
     #: The server does not start when the application does not support it.
     ON = "on"
     OFF = "off"
+
+
+class Watcher(Protocol):
+    """Is told of each request and each WebSocket, for a log of its own form.
+
+    It is called on the event loop, and returns at once. ``key`` is hashable, and the same for
+    all that is told of one WebSocket. ``peer`` is the client, as the server's log names it.
+    """
+
+    def request(
+        self, peer: str, request: RequestReceived, status: int, duration_s: float | None, /
+    ) -> None:
+        """A response is complete, or its client is gone (499)."""
+        ...
+
+    def websocket_opening(self, key: object, peer: str, request: RequestReceived, /) -> None:
+        """A client asks for a WebSocket: the application is called."""
+        ...
+
+    def websocket_accepted(self, key: object, /) -> None:
+        """It is open."""
+        ...
+
+    def websocket_refused(self, key: object, status: int, /) -> None:
+        """It is not; the last that is told of it."""
+        ...
+
+    def websocket_closed(self, key: object, code: int, /) -> None:
+        """It is over, with the close code that the application hears; told last, and once."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +77,7 @@ class Config:
     root_path: str = ""
     lifespan: Lifespan = Lifespan.AUTO
     access_log: bool = True
+    watcher: Watcher | None = None
     #: The ``Server`` header; empty: none.
     server_header: str = "headrace"
 

@@ -260,6 +260,8 @@ class Connection(asyncio.Protocol):
             runtime.counters.refused += 1
             logger.info("%s: handshake refused with %d: %s", self.peer, error.status, error)
             log_access(runtime, self.peer, request, error.status)
+            if runtime.config.watcher is not None:
+                runtime.config.watcher.request(self.peer, request, error.status, None)
             engine.refuse(error.status, str(error), error.headers)
             self.after()
             return
@@ -270,6 +272,8 @@ class Connection(asyncio.Protocol):
         self._outbox.owner = stream
         runtime.wheel.cancel(self)
         self._transport.set_protocol(cast("asyncio.BaseProtocol", stream))
+        if (watcher := runtime.config.watcher) is not None:
+            watcher.websocket_opening(stream, self.peer, request)
         stream.start(
             websocket_scope(
                 request,

@@ -99,7 +99,9 @@ class Exchange(Inbox):
         #: Something was sent; the connection takes note and sets it back.
         self.active = False
         self._status = 0
-        self._began = time.monotonic() if runtime.config.access_log else 0.0
+        config = runtime.config
+        timed = config.access_log or config.watcher is not None
+        self._began = time.monotonic() if timed else 0.0
 
     @property
     def full(self) -> bool:
@@ -264,7 +266,10 @@ class Exchange(Inbox):
             self._complete(self._status if self._begun else status)
 
     def _log(self, status: int) -> None:
-        log_access(self._runtime, self._connection.peer, self._request, status, self._began)
+        runtime, peer, request = self._runtime, self._connection.peer, self._request
+        log_access(runtime, peer, request, status, self._began)
+        if (watcher := runtime.config.watcher) is not None:
+            watcher.request(peer, request, status, time.monotonic() - self._began)
 
 
 def log_access(

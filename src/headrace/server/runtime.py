@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..exceptions import CloseCode
 from ..protocols.websocket import Timeouts
 from .config import Config
 from .turn import Turn
@@ -80,6 +81,8 @@ class Runtime:
     #: Addresses of ours, so that connections share them.
     addresses: dict[Address | None, Address | None] = field(default_factory=dict)
     draining: bool = False
+    #: What a stop tells the client of a WebSocket: close code and reason.
+    farewell: tuple[int, str] = (CloseCode.GOING_AWAY, "the server is stopping")
     #: Set when a stop has no connection and no task left to wait for.
     quiet: asyncio.Event = field(default_factory=asyncio.Event)
     #: Where every task of the application begins: what one sets is not seen by the next.

@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from ..exceptions import ConfigurationError
+from ..exceptions import CloseCode, ConfigurationError
 from .config import Config
 from .connection import Connection
 from .lifespan import LifespanTask
@@ -53,6 +53,8 @@ class Server:
     def __init__(self, app: ASGIApplication, config: Config | None = None) -> None:
         self.app = app
         self.config = config if config is not None else Config()
+        #: The close code and reason that a stop sends to WebSockets.
+        self.farewell: tuple[int, str] = (CloseCode.GOING_AWAY, "the server is stopping")
         self._runtime: Runtime | None = None
         self._lifespan: LifespanTask | None = None
         self._listeners: list[asyncio.Server] = []
@@ -139,7 +141,10 @@ class Server:
         )
 
     async def stop(self) -> None:
-        """Stop gracefully; a second call, or ``hurry()``, ends it at once."""
+        """Stop gracefully; a second call, or ``hurry()``, ends it at once.
+
+        WebSockets are closed with ``farewell``.
+        """
         runtime, config = self._runtime, self.config
         if runtime is None:
             return
@@ -148,6 +153,7 @@ class Server:
             await self._stopped.wait()
             return
         runtime.draining = True
+        runtime.farewell = self.farewell
         deadline = runtime.loop.time() + config.shutdown_timeout_s
         for listener in self._listeners:
             listener.close()

@@ -450,6 +450,8 @@ class WebSocketStream(Inbox):
         self._opening = None
         self.phase = OPEN
         config = runtime.config
+        if config.watcher is not None:
+            config.watcher.websocket_accepted(self)
         if 0 < config.ping_interval_s < config.accept_timeout_s:
             runtime.wheel.schedule(self, engine.deadline())
         # Else the wheel looks at us when the accept was to be there; the ping is due later.
@@ -479,6 +481,7 @@ class WebSocketStream(Inbox):
         assert self._opening is not None
         self._opening.respond(status, headers)
         self.phase = DENYING
+        self._told_refused(status)
 
     def _continue_denial(self, message: Message) -> None:
         more = bool(message.get("more_body", False))
@@ -492,7 +495,14 @@ class WebSocketStream(Inbox):
         self._runtime.counters.refused += 1
         assert self._opening is not None
         self._opening.refuse(status, reason)
+        if self.phase is CONNECTING:
+            self._told_refused(status)
         self._finish_refusal()
+
+    def _told_refused(self, status: int) -> None:
+        watcher = self._runtime.config.watcher
+        if watcher is not None:
+            watcher.websocket_refused(self, status)
 
     def _finish_refusal(self) -> None:
         self._opening = self._early = None
@@ -522,6 +532,11 @@ class WebSocketStream(Inbox):
     def _disconnect(self, code: int = CloseCode.ABNORMAL_CLOSURE, reason: str = "") -> None:
         """Tell the application, once, that it is over."""
         if self.phase is not CLOSED:
+            watcher = self._runtime.config.watcher
+            if watcher is not None and self.phase is OPEN:
+                watcher.websocket_closed(self, code)
+            elif watcher is not None and self.phase is CONNECTING and self._opening is not None:
+                watcher.websocket_refused(self, 499)
             self.phase = CLOSED
             self._wire = self
             event = {"type": "websocket.disconnect", "code": int(code), "reason": reason}
@@ -689,9 +704,9 @@ class WebSocketStream(Inbox):
             self._task.cancel()
 
     def drain(self) -> None:
-        """Close with 1001: the server stops."""
+        """Close: the server stops."""
         if self.phase is OPEN:
-            self._close(CloseCode.GOING_AWAY, "the server is stopping")
+            self._close(*self._runtime.farewell)
 
     def abort(self) -> None:
         """Close at once, and end the application's task."""
