@@ -30,6 +30,7 @@ from .db import (
 from .exceptions import CloseCode, StopConsumer
 from .layers import DEFAULT_CHANNEL_LAYER, BaseChannelLayer, get_channel_layer
 from .layers.base import Bounds, Event, Overflow, is_client_event
+from .middleware import MEMBERSHIP
 from .threads import run_in_connection_thread, thread_context
 
 __all__ = ["AsyncConsumer", "Overflow", "SyncConsumer", "concurrent", "get_handler_name"]
@@ -154,6 +155,8 @@ class AsyncConsumer:
         # What a handler is at work on. An idle consumer keeps no event alive.
         message: Event | None = None
         try:
+            if MEMBERSHIP in scope:
+                await scope[MEMBERSHIP].join(self)
             while True:
                 try:
                     while True:
@@ -354,6 +357,8 @@ class AsyncConsumer:
                 if not await self._survives(error, end):
                     raise
         finally:
+            if MEMBERSHIP in self.scope:
+                await self.scope[MEMBERSHIP].leave()
             if cleanup_due():
                 await aclose_old_connections()
             if inbox is not None:

@@ -14,7 +14,6 @@ Rules of this file:
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -164,7 +163,7 @@ class _Membership:
 def _known_user(scope: Scope) -> Any:
     """Return the user, if it is known, and one of those in the database."""
     user = scope.get("user")
-    if isinstance(user, LazyObject) and user._wrapped is empty:  # type: ignore[attr-defined]  # noqa: SLF001 - Django's API
+    if isinstance(user, LazyObject) and user._wrapped is empty:  # noqa: SLF001 - Django's API
         return None
     return user if isinstance(user, models.Model) else None
 
@@ -228,27 +227,27 @@ def _on_setting_changed(*, setting: str, **_: Any) -> None:
 def _connect_or_disconnect() -> None:
     # What is wrong with the setting, others say.
     on = not conf.problems() and conf.settings().close_on_logout
-    for signal, receiver in (
+    receivers = (
         (pre_save, _before_save),
         (post_save, _after_save),
         (post_delete, _after_delete),
-    ):
-        for model in _models_heard.get(receiver, ()):
+    )
+    while _models_heard:
+        model = _models_heard.pop()
+        for signal, receiver in receivers:
             signal.disconnect(receiver, sender=model)
-        # The proxies of the user model, and the models that inherit from it, send their own.
-        user_models = (
-            [m for m in apps.get_models() if issubclass(m, get_user_model())] if on else []
-        )
-        for model in user_models:
-            signal.connect(receiver, sender=model)
-        _models_heard[receiver] = user_models
     if on:
-        user_logged_out.connect(_on_logout, dispatch_uid="headrace.auth.sockets")
+        # The proxies of the user model, and the models that inherit from it, send their own.
+        _models_heard.extend(m for m in apps.get_models() if issubclass(m, get_user_model()))
+        user_logged_out.connect(_on_logout)
     else:
-        user_logged_out.disconnect(dispatch_uid="headrace.auth.sockets")
+        user_logged_out.disconnect(_on_logout)
+    for model in _models_heard:
+        for signal, receiver in receivers:
+            signal.connect(receiver, sender=model)
 
 
-_models_heard: dict[Callable[..., None], list[type[models.Model]]] = {}
+_models_heard: list[type[models.Model]] = []
 
 
 def _on_logout(*, request: Any, user: Any, **_: Any) -> None:
