@@ -109,8 +109,9 @@ class _Line(Executor):
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         call = _Call(partial(fn, *args, **kwargs))
+        future = call.future  # the call may be over, and without it, before enter() returns
         self.pool.enter(self, call)
-        return call.future
+        return future
 
 
 class _Worker(threading.Thread):
