@@ -291,7 +291,7 @@ def test_no_connection_to_the_database_is_left(transactional_db):
         with connect(server.ws_url, "/ws/sync-members/") as client:
             client.send("sync")
             client.recv(5)
-        opened = [connection for _, connection in server._connections._opened]
+        opened = [*server._connections]
         assert opened
         assert connections["default"] not in opened
     assert {connection.connection for connection in opened} == {None}

@@ -4,6 +4,7 @@
 ``headrace.testing.plugin`` the fixtures for pytest.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .application import ApplicationCommunicator
@@ -11,20 +12,29 @@ from .http import HttpCommunicator
 from .websocket import WebsocketCommunicator
 
 if TYPE_CHECKING:
-    from .live import ChannelsLiveServerTestCase
+    from .channel_layers import LeftOpenWarning, fresh_channel_layer
+    from .live import ChannelsLiveServerTestCase, LiveServer
 
 __all__ = [
     "ApplicationCommunicator",
     "ChannelsLiveServerTestCase",
     "HttpCommunicator",
+    "LeftOpenWarning",
+    "LiveServer",
     "WebsocketCommunicator",
+    "fresh_channel_layer",
 ]
+
+# Whoever has communicators only needs neither Django's settings nor the server.
+_WHERE = {
+    "ChannelsLiveServerTestCase": "live",
+    "LeftOpenWarning": "channel_layers",
+    "LiveServer": "live",
+    "fresh_channel_layer": "channel_layers",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Whoever has communicators only needs neither Django's settings nor the server.
-    if name == "ChannelsLiveServerTestCase":
-        from .live import ChannelsLiveServerTestCase
-
-        return ChannelsLiveServerTestCase
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_WHERE[name]}", __name__), name)

@@ -4,12 +4,15 @@ Rules of this file:
 
 - A timeout is the test's affair: it never cancels the application.
 - The application's exception is raised in the test, by whatever the test asks for next.
+- A communicator belongs to the event loop on which its application began. When the last
+  reference to it goes, its application is cancelled: the task knows nothing of it.
 """
 
 # ruff: noqa: ASYNC109 - the timeouts are arguments, as in Channels
 
 import asyncio
 import contextlib
+import contextvars
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
@@ -35,6 +38,8 @@ class ApplicationCommunicator:
         scope: What it is called with.
     """
 
+    _task: asyncio.Task[None] | None = None
+
     def __init__(self, application: Application, scope: Scope) -> None:
         self.application: Application = guarantee_single_callable(application)  # type: ignore[no-untyped-call]
         self.scope = scope
@@ -42,14 +47,16 @@ class ApplicationCommunicator:
         self._outputs: asyncio.Queue[Message] = asyncio.Queue()
         # Something was sent, or the application has ended.
         self._news = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
 
     @property
     def future(self) -> asyncio.Task[None]:
         """The application's task, which begins here if it has not yet."""
         if self._task is None:
+            # An empty context: as under a server, what the test has set is not seen.
             self._task = asyncio.get_running_loop().create_task(
-                self._run(), name="headrace communicator"
+                _run(self.application, self.scope, self._inputs, self._outputs, self._news),
+                name="headrace communicator",
+                context=contextvars.Context(),
             )
         return self._task
 
@@ -89,9 +96,12 @@ class ApplicationCommunicator:
     async def receive_nothing(self, timeout: float = 0.1, interval: float = 0.01) -> bool:
         """Tell whether the application sends nothing for so long; what it sends stays queued.
 
+        Raises what the application had failed with before, unless an output is left.
         ``interval`` is accepted and has no use: nothing is polled.
         """
         del interval
+        if self._outputs.empty():
+            self._raise_failure()
         await self._until_news(timeout)
         return self._outputs.empty()
 
@@ -100,7 +110,7 @@ class ApplicationCommunicator:
 
         When it has not ended in time it is cancelled: a test is over after this.
         """
-        future = self.future
+        future = self._future_here()
         await asyncio.wait({future}, timeout=timeout)
         if not future.done():
             await self._cancel()
@@ -125,6 +135,11 @@ class ApplicationCommunicator:
         if self._task is not None:
             await self._cancel()
 
+    def __del__(self) -> None:
+        """Cancel the application if it still runs."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, or was never there
+            self.stop(exceptions=False)
+
     async def _cancel(self) -> None:
         assert self._task is not None
         self._task.cancel()
@@ -132,25 +147,41 @@ class ApplicationCommunicator:
         if not self._task.cancelled():
             self._task.result()
 
-    async def _run(self) -> None:
-        try:
-            await self.application(self.scope, self._inputs.get, self._send)
-        finally:
-            self._news.set()
-
-    async def _send(self, message: Message) -> None:
-        self._outputs.put_nowait(message)
-        self._news.set()
-
     async def _until_news(self, timeout: float) -> None:
         """Wait until the application has sent something or ended, and no longer than that."""
-        if self._outputs.empty() and not self.future.done():
+        if self._outputs.empty() and not self._future_here().done():
             self._news.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._news.wait()
 
     def _raise_failure(self) -> None:
-        future = self.future
+        future = self._future_here()
         if future.done() and not future.cancelled():
             future.result()
+
+    def _future_here(self) -> asyncio.Task[None]:
+        future = self.future
+        if future.get_loop() is not asyncio.get_running_loop():
+            raise RuntimeError(
+                "the communicator began on another event loop: make one for each test, and use "
+                "it within one coroutine, not in several calls of async_to_sync"
+            )
+        return future
+
+
+async def _run(
+    application: Application,
+    scope: Scope,
+    inputs: asyncio.Queue[Message],
+    outputs: asyncio.Queue[Message],
+    news: asyncio.Event,
+) -> None:
+    async def send(message: Message) -> None:
+        outputs.put_nowait(message)
+        news.set()
+
+    try:
+        await application(scope, inputs.get, send)
+    finally:
+        news.set()

@@ -46,8 +46,6 @@ class HttpCommunicator(ApplicationCommunicator):
                 "query_string": url.query.encode(),
                 "root_path": "",
                 "headers": list(headers or ()),
-                "client": None,
-                "server": None,
             },
         )
         self.body = body

@@ -5,8 +5,7 @@ Rules of this file:
 - The server runs on an event loop of its own, in a thread of its own. What it shares with
   the test is what threads of one process share: settings, channel layers, and a database
   in memory.
-- Each thread has a database connection of its own, as in production, and none outlives the
-  server. To share one among threads, the alternative, mixes their transactions up.
+- Each thread has a database connection of its own, as in production.
 - The end has a deadline. A handler that does not end in time fails the test by name, and
   is not waited for.
 """
@@ -22,8 +21,6 @@ from typing import Any, ClassVar, Self
 
 from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.signals import connection_created
 from django.test import TransactionTestCase, modify_settings
 from django.utils.functional import classproperty
 
@@ -31,6 +28,7 @@ from ..routing import get_default_application
 from ..server.config import Config
 from ..server.server import Server
 from .application import Application
+from .connections import ThreadsConnections
 
 __all__ = ["ChannelsLiveServerTestCase", "LiveServer"]
 
@@ -60,7 +58,7 @@ class LiveServer:
         self.host = host
         self.port = port
         self._get_application = get_application
-        self._connections = _Connections()
+        self._connections = ThreadsConnections()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
@@ -234,54 +232,6 @@ def with_static_files(
         return application
     wrapped: Application = wrapper(application)
     return wrapped
-
-
-class _Connections:
-    """The database connections that are opened, on any thread but the test's, until ``close()``.
-
-    One that is left open keeps a test database from being destroyed, and threads that others
-    own (asgiref's, the executor of a request) may live longer than the server.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._opened: list[tuple[threading.Thread, BaseDatabaseWrapper]] = []
-
-    def watch(self) -> None:
-        """Begin, on the test's thread."""
-        self._owner = threading.current_thread()
-        connection_created.connect(self._created)
-
-    def close(self) -> None:
-        """Close them, on whatever thread."""
-        connection_created.disconnect(self._created)
-        with self._lock:
-            opened, self._opened = self._opened, []
-        for _, connection in opened:
-            _close(connection)
-
-    def _created(self, connection: BaseDatabaseWrapper, **_: Any) -> None:
-        here = threading.current_thread()
-        if here is self._owner:
-            return
-        with self._lock:
-            # Django has a thread for each request: most have ended long before the server.
-            gone = [each for thread, each in self._opened if not thread.is_alive()]
-            self._opened = [each for each in self._opened if each[0].is_alive()]
-            if (here, connection) not in self._opened:
-                self._opened.append((here, connection))
-        for each in gone:
-            _close(each)
-
-
-def _close(connection: BaseDatabaseWrapper) -> None:
-    """Close a connection of another thread, which uses it no more."""
-    connection.inc_thread_sharing()
-    try:
-        # Not its own close(), which spares a database in memory: the test keeps that alive.
-        BaseDatabaseWrapper.close(connection)
-    finally:
-        connection.dec_thread_sharing()
 
 
 def _stack(thread: threading.Thread) -> str:

@@ -49,8 +49,6 @@ class WebsocketCommunicator(ApplicationCommunicator):
                 "root_path": "",
                 "headers": list(headers or ()),
                 "subprotocols": list(subprotocols or ()),
-                "client": None,
-                "server": None,
             },
         )
         if spec_version:
