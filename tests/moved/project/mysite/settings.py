@@ -55,6 +55,6 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler"}},
     "loggers": {
         "django.channels": {"handlers": ["console"], "level": "INFO"},
-        "daphne": {"handlers": ["console"], "level": "WARNING"},
+        "daphne": {"handlers": ["console"], "level": "INFO", "propagate": False},
     },
 }
