@@ -15,10 +15,9 @@ import pytest
 import pytest_asyncio
 import websockets
 from playwright.async_api import async_playwright, expect
-from websockets.exceptions import InvalidStatus
-
 from tests.docs.pages import environment
 from tests.docs.served import Served
+from websockets.exceptions import InvalidStatus
 
 PROJECT = Path(__file__).parent / "project"
 
