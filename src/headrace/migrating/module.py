@@ -3,10 +3,14 @@
 Rules of this file:
 
 - A source that libcst does not give back to the byte is not touched: its places would be wrong.
-- The parser's own limits (a file that nests too deeply) are the file's problem, not the run's.
+- Python's own parser looks first: what it refuses, libcst may accept, or not survive.
 """
 
+import ast
+import threading
+import warnings
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -15,9 +19,12 @@ from libcst import metadata
 
 from .edits import Edit, Remark
 
-__all__ = ["Module", "Unreadable", "dotted", "walk"]
+__all__ = ["Module", "Unreadable", "check_syntax", "dotted", "walk"]
 
 _BOM = "\ufeff"
+
+#: Address space, of which only what is used takes memory.
+_STACK_BYTES = 512 << 20
 
 Node = TypeVar("Node", bound=cst.CSTNode)
 
@@ -34,8 +41,9 @@ class Module:
         # The parser drops a byte order mark; it is three bytes of UTF-8.
         text = source.removeprefix(_BOM)
         self._offset = len(source.encode()) - len(text.encode())
+        check_syntax(text)
         try:
-            parsed = cst.parse_module(text)
+            parsed = _parse(text)
             if parsed.code != text:
                 raise Unreadable("its line endings or blank lines can't be kept as they are")
             wrapper = metadata.MetadataWrapper(parsed, unsafe_skip_copy=True)
@@ -44,9 +52,7 @@ class Module:
             self._parents = wrapper.resolve(metadata.ParentNodeProvider)
             self._scopes = wrapper.resolve(metadata.ScopeProvider)
         except cst.ParserSyntaxError as error:
-            raise Unreadable(
-                f"line {error.raw_line}: {error.message.partition(chr(10))[0]}"
-            ) from None
+            raise Unreadable(f"line {error.raw_line}: {error.message.splitlines()[0]}") from None
         except RecursionError:
             raise Unreadable("it nests too deeply") from None
         self.root = wrapper.module
@@ -103,6 +109,30 @@ class Module:
         """Have somebody look at the node's line, for several reasons."""
         for text in texts:
             self.remark(node, str(text))
+
+
+def check_syntax(text: str) -> None:
+    """Raise Unreadable for what is no Python to the interpreter that runs this."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what the project wrote
+            ast.parse(text)
+    except SyntaxError as error:
+        raise Unreadable(f"line {error.lineno}: {error.msg}") from None
+    except ValueError as error:
+        raise Unreadable(str(error)) from None
+    except (MemoryError, RecursionError):
+        raise Unreadable("it nests too deeply") from None
+
+
+def _parse(text: str) -> cst.Module:
+    """Parse in a thread with a large stack: libcst's parser recurses without a limit."""
+    stack_bytes = threading.stack_size(_STACK_BYTES)
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(cst.parse_module, text).result()
+    finally:
+        threading.stack_size(stack_bytes)
 
 
 def walk(root: cst.CSTNode) -> Iterator[cst.CSTNode]:

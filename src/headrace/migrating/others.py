@@ -40,7 +40,10 @@ _COMMAND = re.compile(
     r"(?P<python>\bpython[\d.]*\s+-m\s+)?(?<![\w./-])(?P<folder>\S*/)?daphne"
     r"(?=\s+(-|\$|[\w.]+:\w))"
 )
-_COMMAND_LIST = re.compile(r"(?P<quote>[\"'])(?P<folder>[^\"'\s]*/)?daphne(?P=quote)(?=\s*,)")
+_COMMAND_LIST = re.compile(
+    r"(?P<quote>[\"'])(?P<folder>[^\"'\s]*/)?daphne(?P=quote)(?=\s*,.*([\"']-|[\w.]+:\w))"
+)
+_COMMAND_ITEM = re.compile(r"\s*-\s+(?P<quote>[\"']?)(?P<folder>[^\"'\s]*/)?daphne(?P=quote)\s*")
 _ENDPOINT = re.compile(r"(^|[\s\"'])(-e|--endpoint)\b")
 
 
@@ -63,7 +66,7 @@ def remarks(path: PurePath, text: str) -> tuple[Remark, ...]:
                 Remark(number, _of(match)) for match in _INSTALLED.finditer(installing["what"])
             ]
         command = _suggested(line)
-        if command is not None:
+        if command is not None and not _has_requirements(path):
             found.append(Remark(number, command))
     return tuple(dict.fromkeys(found))
 
@@ -97,6 +100,8 @@ def _suggested(line: str) -> str | None:
             ),
             line,
         )
+    elif _COMMAND_ITEM.fullmatch(line):
+        new = "two items, headrace and serve"
     else:
         return None
     suggestion = f"Daphne is started here: {new.strip()}"

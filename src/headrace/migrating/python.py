@@ -7,16 +7,14 @@ Rules of this file:
 - The order of imports is the affair of isort and its like.
 """
 
-import ast
 import re
-import warnings
 from dataclasses import dataclass
 
 from .edits import Remark, apply
 from .idioms import remark_idioms
 from .imports import rewrite_imports
 from .installed_apps import App
-from .module import Module, Unreadable
+from .module import Module, Unreadable, check_syntax
 from .strings import rewrite_strings
 
 __all__ = ["Migrated", "Unreadable", "migrate"]
@@ -50,7 +48,5 @@ def migrate(
     remark_idioms(module, name=name)
     new = apply(source, module.edits)
     if new != source:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the project's own strings
-            ast.parse(new.removeprefix("\ufeff"))
+        check_syntax(new.removeprefix("\ufeff"))
     return Migrated(new, tuple(sorted(module.remarks)), tuple(apps))
