@@ -11,17 +11,18 @@ Rules of this file:
 import contextlib
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from asgiref.sync import async_to_sync
 
 from ..codecs import decode_json, encode_json
-from ..consumer import AsyncConsumer, SyncConsumer
+from ..consumer import AsyncConsumer, SyncConsumer, concurrent
 from ..exceptions import (
     AcceptConnection,
     CloseCode,
     DenyConnection,
     InvalidChannelLayerError,
+    LocalProtocolError,
     StopConsumer,
 )
 from ..layers.base import BaseChannelLayer, Event
@@ -31,6 +32,7 @@ __all__ = [
     "AsyncWebsocketConsumer",
     "JsonWebsocketConsumer",
     "WebsocketConsumer",
+    "concurrent",
 ]
 
 logger = logging.getLogger("headrace.consumer")
@@ -63,10 +65,33 @@ def _close_event(code: int | bool | None, reason: str | None) -> Event:
     return event
 
 
+def _denial_events(status: int, body: str | bytes, headers: Headers | None) -> list[Event]:
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise ValueError(f"deny() takes a status from 200 to 599, not {status!r:.50}")
+    if isinstance(body, str):
+        content_type, body = b"text/plain; charset=utf-8", body.encode()
+    elif isinstance(body, bytes):
+        content_type = b"application/octet-stream"
+    else:
+        raise TypeError(f"a body is a str or bytes, not {type(body).__name__}")
+    pairs = list(headers or ())
+    names = {name.lower() for name, _ in pairs}
+    if b"content-type" not in names and body:
+        pairs.append((b"content-type", content_type))
+    if b"content-length" not in names:
+        pairs.append((b"content-length", b"%d" % len(body)))
+    return [
+        {"type": "websocket.http.response.start", "status": status, "headers": pairs},
+        {"type": "websocket.http.response.body", "body": body},
+    ]
+
+
 class _WebsocketMixin(AsyncConsumer):
     """What the asynchronous and the synchronous consumer share."""
 
     groups: Iterable[str] | None = None
+
+    _handled_by: ClassVar = {"receive": "websocket_receive"}
 
     # A class attribute until it is needed: thousands of idle consumers pay for each one.
     _disconnected = False
@@ -78,7 +103,7 @@ class _WebsocketMixin(AsyncConsumer):
 
     def _layer_with_groups(self) -> BaseChannelLayer:
         layer = self.channel_layer
-        if layer is None or "groups" not in getattr(layer, "extensions", ()):
+        if layer is None or not _has_groups(layer):
             raise InvalidChannelLayerError(
                 f"{type(self).__name__}.groups needs a channel layer with groups: "
                 f"CHANNEL_LAYERS has none under the alias {self.channel_layer_alias!r}"
@@ -90,14 +115,30 @@ class _WebsocketMixin(AsyncConsumer):
         if self._disconnected:
             return []
         self._disconnected = True
-        if self.channel_layer is None or "groups" not in getattr(
-            self.channel_layer, "extensions", ()
-        ):
+        if self.channel_layer is None or not _has_groups(self.channel_layer):
             return []
         return list(self.groups or ())
 
+    def _denial(self, status: int, body: str | bytes, headers: Headers | None) -> list[Event]:
+        """Return the events by which this server denies, none if it has no such events."""
+        events = _denial_events(status, body, headers)
+        lane = self._lane
+        if not lane.connecting and not lane.over:
+            raise LocalProtocolError(
+                "deny() stands in the place of accept(): this WebSocket is accepted, close() it"
+            )
+        # ASGI, "WebSocket Denial Response": an extension, which not every server has.
+        has_them = "websocket.http.response" in (self.scope.get("extensions") or {})
+        return events if has_them else []
+
     def _log_not_left(self, group: str) -> None:
         logger.exception("%s could not leave the group %s", type(self).__name__, group)
+
+
+def _has_groups(layer: object) -> bool:
+    # What a layer does not say, its methods do.
+    extensions = getattr(layer, "extensions", None)
+    return hasattr(layer, "group_add") if extensions is None else "groups" in extensions
 
 
 class AsyncWebsocketConsumer(_WebsocketMixin):
@@ -128,6 +169,20 @@ class AsyncWebsocketConsumer(_WebsocketMixin):
     async def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
         """Accept the connection, with one of the subprotocols that the client offered."""
         await super().send(_accept_event(subprotocol, headers))
+
+    async def deny(
+        self, status: int = 403, body: str | bytes = b"", headers: Headers | None = None
+    ) -> None:
+        """Refuse the connection with an HTTP response, in the place of ``accept()``.
+
+        A str is sent as ``text/plain``, bytes as ``application/octet-stream``, unless ``headers``
+        say otherwise. A server without the ASGI extension ``websocket.http.response`` answers
+        with a plain 403. ``disconnect()`` follows, as after every refusal.
+
+        Raises LocalProtocolError once the WebSocket is accepted.
+        """
+        for event in self._denial(status, body, headers) or [_close_event(None, None)]:
+            await super().send(event)
 
     async def websocket_receive(self, message: Event) -> None:
         """Call ``receive()`` with what the client sent."""
@@ -185,6 +240,8 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
     Override ``receive_json``; ``decode_json`` and ``encode_json`` change the format.
     """
 
+    _handled_by: ClassVar = {"receive": "websocket_receive", "receive_json": "websocket_receive"}
+
     async def receive(
         self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
     ) -> None:
@@ -199,7 +256,8 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
 
     async def send_json(self, content: Any, close: int | bool = False) -> None:
         """Encode the content and send it."""
-        await self.send(text_data=await self.encode_json(content), close=close)
+        # Not ``self.send``: a subclass may have made that one call this.
+        await super().send(text_data=await self.encode_json(content), close=close)
 
     @classmethod
     async def decode_json(cls, text_data: str) -> Any:
@@ -240,6 +298,20 @@ class WebsocketConsumer(_WebsocketMixin, SyncConsumer):
     def accept(self, subprotocol: str | None = None, headers: Headers | None = None) -> None:
         """Accept the connection, with one of the subprotocols that the client offered."""
         super().send(_accept_event(subprotocol, headers))
+
+    def deny(
+        self, status: int = 403, body: str | bytes = b"", headers: Headers | None = None
+    ) -> None:
+        """Refuse the connection with an HTTP response, in the place of ``accept()``.
+
+        A str is sent as ``text/plain``, bytes as ``application/octet-stream``, unless ``headers``
+        say otherwise. A server without the ASGI extension ``websocket.http.response`` answers
+        with a plain 403. ``disconnect()`` follows, as after every refusal.
+
+        Raises LocalProtocolError once the WebSocket is accepted.
+        """
+        for event in self._denial(status, body, headers) or [_close_event(None, None)]:
+            super().send(event)
 
     def websocket_receive(self, message: Event) -> None:
         """Call ``receive()`` with what the client sent."""
@@ -309,7 +381,8 @@ class JsonWebsocketConsumer(WebsocketConsumer):
 
     def send_json(self, content: Any, close: int | bool = False) -> None:
         """Encode the content and send it."""
-        self.send(text_data=self.encode_json(content), close=close)
+        # Not ``self.send``: a subclass may have made that one call this.
+        super().send(text_data=self.encode_json(content), close=close)
 
     @classmethod
     def decode_json(cls, text_data: str) -> Any:
