@@ -147,6 +147,25 @@ def test_loggers_that_become_one():
     assert "'headrace.server' now, which is configured here already" in remarks[0][1]
 
 
+@pytest.mark.parametrize(
+    ("channels", "daphne", "twice"),
+    [
+        ('{"handlers": ["a"]}', '{"handlers": ["a"]}', True),
+        ('{"handlers": ["a"]}', '{"handlers": ["a"], "propagate": True}', True),
+        ("COMMON", "COMMON", True),
+        ('{"handlers": ["a"]}', '{"handlers": ["a"], "propagate": False}', False),
+        ('{"handlers": ["a"]}', '{"level": "INFO"}', False),
+        ('{"level": "INFO"}', '{"handlers": ["a"]}', False),
+    ],
+)
+def test_loggers_that_are_one_below_the_other_now(channels, daphne, twice):
+    source = f'LOGGING = {{"loggers": {{\n"daphne": {daphne},\n"django.channels": {channels}}}}}\n'
+    after, remarks = moved(source)
+    assert '"headrace.server": ' in after
+    assert '"headrace": ' in after
+    assert [line for line, text in remarks if "twice" in text] == [2] * twice
+
+
 def test_a_key_that_is_no_logger():
     stays('x = {"daphne": {"port": 1}}\ny = {f"daphne": 2}\nz = {1: {"daphne": 3}}\n')
 

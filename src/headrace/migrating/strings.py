@@ -168,27 +168,49 @@ def _logger(
     value = node.evaluated_value
     assert isinstance(value, str)
     new = LOGGERS[value]
-    parent = module.parent(node)
-    if isinstance(parent, cst.DictElement) and parent.key is node:
+    element = module.parent(node)
+    if isinstance(element, cst.DictElement) and element.key is node:
         # Several of them are one logger now, and a dict keeps the last of equal keys.
-        table = module.parent(parent)
-        key = id(table), new
-        if key in seen or _has_key(table, new):
+        table = module.parent(element)
+        assert isinstance(table, cst.Dict)
+        if (id(table), new) in seen or new in _keys(table):
             module.remark(
                 node, f"the logger {value!r} is {new!r} now, which is configured here already"
             )
             return
-        seen[key] = node
+        seen[id(table), new] = node
+        if value.startswith("daphne") and _handles(element.value) and _parent_handles(table):
+            module.remark(
+                node,
+                f"{new!r} is below 'headrace', which has handlers, too: say "
+                '"propagate": False here, or each line comes twice',
+            )
     _put(module, node, value, new)
 
 
-def _has_key(table: cst.CSTNode | None, key: str) -> bool:
-    return isinstance(table, cst.Dict) and any(
-        isinstance(element, cst.DictElement)
-        and isinstance(element.key, cst.SimpleString)
-        and element.key.evaluated_value == key
-        for element in table.elements
+def _parent_handles(loggers: cst.Dict) -> bool:
+    """Tell whether the table has handlers for what is, or becomes, the logger "headrace"."""
+    return any(
+        _handles(value)
+        for key, value in _keys(loggers).items()
+        if LOGGERS.get(key, key) == "headrace"
     )
+
+
+def _handles(logger: cst.CSTNode) -> bool:
+    """Tell whether a logger is configured such that its lines may be written twice."""
+    if not isinstance(logger, cst.Dict):
+        return True  # nobody knows
+    keys = _keys(logger)
+    return "handlers" in keys and dotted(keys.get("propagate")) != "False"
+
+
+def _keys(table: cst.Dict) -> dict[str, cst.BaseExpression]:
+    return {
+        str(element.key.evaluated_value): element.value
+        for element in table.elements
+        if isinstance(element, cst.DictElement) and isinstance(element.key, cst.SimpleString)
+    }
 
 
 def _in_annotation(module: Module, node: cst.CSTNode) -> bool:
