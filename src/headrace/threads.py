@@ -122,13 +122,14 @@ class _Worker(threading.Thread):
     def __init__(self, pool: "_Pool") -> None:
         super().__init__(name=f"headrace-sync-{next(self._numbers)}", daemon=True)
         self._pool = pool
-        #: A line to serve; None: end.
-        self.orders: SimpleQueue[_Line | None] = SimpleQueue()
+        #: True: look for work. False: end.
+        self.orders: SimpleQueue[bool] = SimpleQueue()
 
     def run(self) -> None:
         connections = ThreadConnections()
         try:
-            while (line := self._wait(connections)) is not None:
+            while self._wait(connections):
+                line = self._pool.begin(self)
                 while line is not None:
                     line = self._serve(line, connections)
         finally:
@@ -146,8 +147,8 @@ class _Worker(threading.Thread):
         del outcome  # an error's traceback leads to this frame, too
         return following
 
-    def _wait(self, connections: ThreadConnections) -> _Line | None:
-        """Return the next line; None when it is time to end."""
+    def _wait(self, connections: ThreadConnections) -> bool:
+        """Wait for work; False when it is time to end."""
         ends_at = time.monotonic() + _IDLE_S
         while True:
             expires_at = connections.next_expiry()
@@ -156,17 +157,22 @@ class _Worker(threading.Thread):
                 return self.orders.get(timeout=max(0.0, wakes_at - time.monotonic()))
             except Empty:
                 if wakes_at == ends_at and self._pool.dismiss(self):
-                    return None
+                    return False
                 connections.close_old()
 
 
 class _Pool:
-    """The threads, and the lines that wait for one."""
+    """The threads, and the lines that wait for one.
+
+    One thread is called up at a time, and calls up the next one where there is more to do. For
+    handlers that take no time, a few threads that go on working beat many that wake at once
+    and fight for the interpreter.
+    """
 
     def __init__(self) -> None:
-        self.begin()
+        self.reset()
 
-    def begin(self) -> None:
+    def reset(self) -> None:
         """Begin without a thread: at first, and in a process that was forked off."""
         self._lock = threading.Lock()
         self._workers: set[_Worker] = set()
@@ -174,6 +180,8 @@ class _Pool:
         self._idle: list[_Worker] = []
         #: Lines whose next call waits for a thread, each with the time since when.
         self._due: deque[tuple[float, _Line]] = deque()
+        #: Whether a thread has been called up that has not begun yet.
+        self._calling = False
         self._ending = False
         self._calls = 0
         self._wait_s_total = 0.0
@@ -191,15 +199,24 @@ class _Pool:
             line.calls = deque((call,))
             self._due.append((time.monotonic(), line))
             try:
-                self._assign()
+                self._call_up()
             except RuntimeError:  # the system gives no thread
                 if not self._workers:
                     self._due.pop()
                     line.calls = None
                     raise
-            stalled = bool(self._due)
-        if stalled:
+            waiting = self._waiting
+        if waiting:
             self._watch()
+
+    def begin(self, worker: _Worker) -> _Line | None:
+        """Begin to work, called up; return a line to serve, if nobody was faster."""
+        with self._lock:
+            self._calling = False
+            line = self._next(worker)
+            with suppress(RuntimeError):  # the system gives no thread: those there are do it all
+                self._call_up()
+            return line
 
     def leave(self, worker: _Worker, line: _Line) -> _Line | None:
         """Go on after a call of this line; return the line that the worker serves next."""
@@ -210,12 +227,7 @@ class _Pool:
                 self._due.append((time.monotonic(), line))
             else:
                 line.calls = None
-            if self._due and self._busy <= self._size:
-                return self._take()
-            self._idle.append(worker)
-            if self._ending:
-                worker.orders.put(None)
-            return None
+            return self._next(worker)
 
     def dismiss(self, worker: _Worker) -> bool:
         """Let an idle worker end; False if it has just got work."""
@@ -232,7 +244,7 @@ class _Pool:
             self._ending = True
             workers = list(self._workers)
             for worker in self._idle:
-                worker.orders.put(None)
+                worker.orders.put(False)
         gone_at = time.monotonic() + _EXIT_GRACE_S
         for worker in workers:
             worker.join(max(0.0, gone_at - time.monotonic()))
@@ -243,7 +255,7 @@ class _Pool:
                 size=self._size,
                 threads=len(self._workers),
                 busy=self._busy,
-                waiting=len(self._due),
+                waiting=self._waiting,
                 calls=self._calls,
                 wait_s_total=self._wait_s_total,
                 wait_s_longest=self._wait_s_longest,
@@ -259,17 +271,28 @@ class _Pool:
     def _busy(self) -> int:
         return len(self._workers) - len(self._idle)
 
-    def _assign(self) -> None:
-        while self._due and self._busy < self._size:
-            worker = self._idle.pop() if self._idle else self._hire()
-            worker.orders.put(self._take())
+    @property
+    def _waiting(self) -> int:
+        """Lines for which no thread is on its way."""
+        return max(0, len(self._due) - self._calling)
 
-    def _take(self) -> _Line:
-        since, line = self._due.popleft()
-        waited_s = time.monotonic() - since
-        self._wait_s_total += waited_s
-        self._wait_s_longest = max(self._wait_s_longest, waited_s)
-        return line
+    def _call_up(self) -> None:
+        if self._due and not self._calling and self._busy < self._size:
+            worker = self._idle.pop() if self._idle else self._hire()
+            worker.orders.put(True)
+            self._calling = True
+
+    def _next(self, worker: _Worker) -> _Line | None:
+        if self._due and self._busy <= self._size:
+            since, line = self._due.popleft()
+            waited_s = time.monotonic() - since
+            self._wait_s_total += waited_s
+            self._wait_s_longest = max(self._wait_s_longest, waited_s)
+            return line
+        self._idle.append(worker)
+        if self._ending:
+            worker.orders.put(False)
+        return None
 
     def _hire(self) -> _Worker:
         worker = _Worker(self)
@@ -311,7 +334,7 @@ class _Pool:
 _pool = _Pool()
 atexit.register(_pool.end)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.begin)
+    os.register_at_fork(after_in_child=_pool.reset)
 
 
 def pool_stats() -> PoolStats:
