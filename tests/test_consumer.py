@@ -585,6 +585,98 @@ async def test_an_application_whose_loop_is_gone_still_leaves_its_groups(layer):
     assert not layer.channels
 
 
+async def test_an_error_outlives_a_cancellation_of_the_end_that_it_brought():
+    """Whoever runs a consumer as a task, and cancels it as soon as it ends, is told why it did."""
+
+    class Fails(AsyncWebsocketConsumer):
+        async def receive(self, text_data=None, bytes_data=None):
+            raise LookupError("what happened")
+
+        async def disconnect(self, code):
+            asyncio.current_task().cancel()
+            await asyncio.sleep(0)
+
+    communicator = WebsocketCommunicator(Fails.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_to("go")
+    with pytest.raises(LookupError, match="what happened"):
+        await communicator.wait()
+
+
+@pytest.mark.parametrize("consumer_class", [AsyncConsumer, SyncConsumer])
+async def test_a_consumer_that_goes_on_after_the_disconnect_ends_quietly(consumer_class, caplog):
+    """Its handler does not raise StopConsumer; there is nothing to wait for all the same."""
+    seen = []
+
+    class Own(consumer_class):
+        if consumer_class is AsyncConsumer:
+
+            async def websocket_disconnect(self, event):
+                seen.append(event["code"])
+        else:
+
+            def websocket_disconnect(self, event):
+                seen.append(event["code"])
+
+    communicator = WebsocketCommunicator(Own.as_asgi(), "/")
+    await communicator.disconnect(4003)
+    assert seen == [4003]
+    assert not caplog.records
+
+
+async def test_base_send_is_for_the_handlers_thread():
+    """As in Channels: asynchronous in the one class, a plain call in the other."""
+
+    class Direct(AsyncConsumer):
+        async def test_ping(self, event):
+            await self.base_send({"type": "test.pong"})
+            raise StopConsumer
+
+    class SyncDirect(SyncConsumer):
+        def test_ping(self, event):
+            self.base_send({"type": "test.pong"})
+            raise StopConsumer
+
+    for consumer_class in (Direct, SyncDirect):
+        communicator = ApplicationCommunicator(consumer_class.as_asgi(), {"type": "test"})
+        await communicator.send_input({"type": "test.ping"})
+        assert await communicator.receive_output() == {"type": "test.pong"}
+        await communicator.wait()
+
+
+async def test_a_synchronous_consumer_passes_on_what_is_for_the_client(layer):
+    class Plain(SyncConsumer):
+        def websocket_connect(self, event):
+            self.send({"type": "websocket.accept"})
+
+        def websocket_disconnect(self, event):
+            raise StopConsumer
+
+    communicator = WebsocketCommunicator(Plain.as_asgi(), "/")
+    await communicator.connect()
+    await communicator.send_input({"type": "websocket.send", "text": "an odd client"})
+    assert await communicator.receive_from() == "an odd client"
+    await communicator.disconnect()
+
+
+@pytest.mark.parametrize("value", ["drop-last", "CLOSE"])
+def test_an_overflow_policy_that_does_not_exist_is_an_error_of_the_class(value):
+    with pytest.raises(ValueError, match=r"Chat\.overflow is one of 'drop-newest', 'drop-oldest'"):
+        type("Chat", (AsyncConsumer,), {"overflow": value})
+
+
+@pytest.mark.parametrize("value", [0, -1, True])
+def test_a_capacity_is_a_number_from_one(value):
+    with pytest.raises(ValueError, match=r"Chat\.capacity is a number of events from 1"):
+        type("Chat", (AsyncConsumer,), {"capacity": value})
+
+
+async def test_a_capacity_of_an_instance_is_checked_too():
+    communicator = ApplicationCommunicator(Echo.as_asgi(capacity="many"), {"type": "test"})
+    with pytest.raises(ValueError, match=r"Echo\.capacity"):
+        await communicator.wait()
+
+
 async def test_the_client_is_gone_says_the_log_if_asked(caplog):
     class Sends(AsyncWebsocketConsumer):
         async def receive(self, text_data=None, bytes_data=None):

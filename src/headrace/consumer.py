@@ -50,7 +50,10 @@ _BETWEEN_EVENTS: Event = {}
 def _handler_name(type_: str) -> str:
     name = type_.replace(".", "_")
     if name.startswith("_"):
-        raise ValueError(f"a message type must not begin with an underscore: {type_!r}")
+        # The words before the colon are those of Channels, which people search for.
+        raise ValueError(
+            f"Malformed type in message (leading underscore): {type_!r} would call a private method"
+        )
     return name
 
 
@@ -188,6 +191,8 @@ class AsyncConsumer:
         except Exception:
             try:
                 await self._wind_up(inbox, message, CloseCode.INTERNAL_ERROR)
+            except asyncio.CancelledError:
+                pass  # whoever cancels what ends is told why it ends
             except Exception:
                 logger.exception("%s: its end failed too, after the error", type(self).__name__)
             raise

@@ -102,6 +102,20 @@ async def test_flush_leaves_attached_consumers_and_waiting_readers(layer):
 # Expiry
 
 
+async def test_a_send_that_opens_a_channel_leaves_the_others_for_a_while(clock):
+    """What waits too long is taken back by a reader, or by a sender after twice the time."""
+    layer = InMemoryChannelLayer(expiry=60)
+    await layer.send("first", {"type": "expires"})
+    clock += 60
+    await layer.send("second", {"type": "x"})
+    assert set(layer.channels) == {"first", "second"}
+    clock += 60
+    await layer.send("third", {"type": "x"})
+    assert set(layer.channels) == {"second", "third"}
+    await layer.receive("third")
+    assert not layer.channels
+
+
 async def test_what_has_expired_takes_its_channel_with_it(clock):
     layer = InMemoryChannelLayer(expiry=60)
     for number in range(10):

@@ -12,6 +12,7 @@ Rules of this file:
 
 import fnmatch
 import re
+import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -145,6 +146,10 @@ class BurstSink(Sink, Protocol):
         ...
 
 
+def _warn_of(name: str) -> None:
+    warnings.warn(f"{name} is deprecated: call require_{name}", DeprecationWarning, stacklevel=3)
+
+
 class BaseChannelLayer:
     """The base of every channel layer, ours or a third party's.
 
@@ -163,6 +168,11 @@ class BaseChannelLayer:
     #: What a whole name looks like.
     channel_name_regex = re.compile(r"[a-zA-Z0-9._-]+(![a-zA-Z0-9._-]*)?", re.ASCII)
     group_name_regex = re.compile(r"[a-zA-Z0-9._-]+", re.ASCII)
+    #: What the TypeError for another name begins with; to be formatted with the kind of name.
+    invalid_name_error = (
+        f"{{}} name: a str of 1 to {MAX_NAME_LENGTH - 1} ASCII letters, digits, hyphens, "
+        "underscores or periods"
+    )
 
     extensions: Iterable[str] = ()
     #: Whether ``attach`` and ``detach`` work.
@@ -202,38 +212,40 @@ class BaseChannelLayer:
 
     # Names
 
-    def valid_channel_name(self, name: object, receive: bool = False) -> Literal[True]:
+    def require_valid_channel_name(self, name: object, receive: bool = False) -> Literal[True]:
         """Return True for a legal channel name, or raise TypeError that says what is legal.
 
         With ``receive``, a process-local name has to end with its ``!``.
         """
         if not self._is_name(name, self.channel_name_regex):
-            raise TypeError(self._name_error("channel", name))
+            raise TypeError(self._name_error("Channel", name))
         if receive and isinstance(name, str) and "!" in name and not name.endswith("!"):
             raise TypeError(
                 f"a process-local channel is received up to and including its '!', not {name!r}"
             )
         return True
 
-    def valid_group_name(self, name: object) -> Literal[True]:
+    def require_valid_group_name(self, name: object) -> Literal[True]:
         """Return True for a legal group name, or raise TypeError that says what is legal."""
         if not self._is_name(name, self.group_name_regex):
-            raise TypeError(self._name_error("group", name))
+            raise TypeError(self._name_error("Group", name))
         return True
 
     def valid_channel_names(self, names: Iterable[object], receive: bool = False) -> Literal[True]:
-        """Check each of the names as ``valid_channel_name`` does."""
+        """Check each of the names as ``require_valid_channel_name`` does."""
         for name in names:
-            self.valid_channel_name(name, receive)
+            self.require_valid_channel_name(name, receive)
         return True
 
-    def require_valid_channel_name(self, name: object, receive: bool = False) -> Literal[True]:
-        """Check the name as ``valid_channel_name`` does."""
-        return self.valid_channel_name(name, receive)
+    def valid_channel_name(self, name: object, receive: bool = False) -> Literal[True]:
+        """Deprecated, in Channels too: ``require_valid_channel_name`` under its old name."""
+        _warn_of("valid_channel_name")
+        return self.require_valid_channel_name(name, receive)
 
-    def require_valid_group_name(self, name: object) -> Literal[True]:
-        """Check the name as ``valid_group_name`` does."""
-        return self.valid_group_name(name)
+    def valid_group_name(self, name: object) -> Literal[True]:
+        """Deprecated, in Channels too: ``require_valid_group_name`` under its old name."""
+        _warn_of("valid_group_name")
+        return self.require_valid_group_name(name)
 
     def non_local_name(self, name: str) -> str:
         """Return the name up to and including its ``!``; a name without one as it is."""
@@ -248,10 +260,7 @@ class BaseChannelLayer:
         )
 
     def _name_error(self, kind: str, name: object) -> str:
-        return (
-            f"a {kind} name is a str of 1 to {self.MAX_NAME_LENGTH - 1} ASCII letters, digits, "
-            f"hyphens, underscores or periods, not {name!r:.120}"
-        )
+        return f"{self.invalid_name_error.format(kind)}, not {name!r:.120}"
 
     # What a subclass implements
 

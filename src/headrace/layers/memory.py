@@ -344,7 +344,9 @@ class InMemoryChannelLayer(BaseChannelLayer):
         hub = self._hub
         sink = hub.channels.get(channel)
         if sink is None:
-            self._sweep()
+            # What is overdue for long, so that channels which nobody reads don't pile up. A
+            # send that opens one sees the others as they were left.
+            self._sweep(overdue_s=self._look_interval_s)
             mailbox = Mailbox(self.get_capacity(channel), self.expiry)
             with hub.lock:
                 # Another thread may have been first.
@@ -365,13 +367,13 @@ class InMemoryChannelLayer(BaseChannelLayer):
                 del hub.channels[channel]
                 self._looks.pop(channel, None)
 
-    def _sweep(self) -> None:
-        """Look at the mailboxes whose time has come."""
+    def _sweep(self, overdue_s: float = 0.0) -> None:
+        """Look at the mailboxes whose time has come, at least so long ago."""
         now = time.monotonic()
         while self._looks:
             with self._hub.lock:
                 channel = next(iter(self._looks), None)
-                if channel is None or self._looks[channel] > now:
+                if channel is None or self._looks[channel] > now - overdue_s:
                     return
                 del self._looks[channel]
                 mailbox = self._hub.channels.get(channel)

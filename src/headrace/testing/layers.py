@@ -209,7 +209,7 @@ class ChannelLayerConformance:
         names = [await layer.new_channel() for _ in range(100)]
         assert len(set(names)) == 100
         for name in names:
-            assert layer.valid_channel_name(name)
+            assert BaseChannelLayer().require_valid_channel_name(name)
             assert "!" in name
         assert (await layer.new_channel("mine")).startswith("mine")
 
