@@ -1,33 +1,75 @@
 """What ``manage.py check`` finds out about a project that uses Headrace.
 
+========  ===========================================================================
+E001      ``ASGI_APPLICATION`` is no dotted path
+E002      the ASGI application can't be imported (``--deploy``)
+E003      ``CHANNEL_LAYERS`` is not of the form that it has to have
+E004      a channel layer's class can't be imported (``--deploy``)
+E005      ``HEADRACE`` has an unknown key or a bad value
+W001      ``ASGI_APPLICATION`` is not set
+W002      any web page may open a WebSocket (``--deploy``)
+W003      a channel layer is that of Channels
+W004      a layer in memory, and several processes (``--deploy``)
+W005      a layer in memory, and an application for workers (``--deploy``)
+W006      ``CONN_MAX_AGE`` keeps connections that nothing will use again
+W007      the ``runserver`` of ``django.contrib.staticfiles`` comes first
+W008      the commands of Channels or Daphne are installed, too
+W009      a channel layer has keys that mean nothing
+========  ===========================================================================
+
 Rules of this file:
 
 - A check speaks only of what it is sure of: where an application can't be looked into, it
   is silent.
-- The project's ASGI application is imported under ``check --deploy`` only; other commands
-  have no use for it.
+- The project's own code is imported under ``check --deploy`` only; other commands have no use
+  for it.
+- Every hint says what to write.
 """
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
+from . import conf
+from .layers import InMemoryChannelLayer
 from .middleware import BaseMiddleware
 from .routing import ProtocolTypeRouter, URLRouter, get_default_application
 from .security.websocket import OriginValidator
 
-__all__ = ["check_application", "check_setting", "register_checks"]
+__all__ = [
+    "check_application",
+    "check_apps",
+    "check_databases",
+    "check_headrace",
+    "check_layers",
+    "check_processes",
+    "check_setting",
+    "register_checks",
+]
+
+_IN_MEMORY = "headrace.layers.InMemoryChannelLayer"
+_LAYER_KEYS = frozenset({"BACKEND", "CONFIG", "TEST_CONFIG"})
+_SHARED_LAYER = (
+    "Configure a layer in CHANNEL_LAYERS that processes share, one that keeps its messages in "
+    "Redis for instance."
+)
 
 
 def register_checks() -> None:
     """Make Django run the checks of this module."""
-    register(check_setting, "headrace")
-    register(check_application, "headrace", deploy=True)
+    for check in (check_setting, check_layers, check_databases, check_apps, check_headrace):
+        register(check, "headrace")
+    for check in (check_application, check_processes):
+        register(check, "headrace", deploy=True)
 
 
 def check_setting(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
@@ -68,18 +110,153 @@ def check_application(app_configs: Sequence[AppConfig] | None, **_: Any) -> list
                 id="headrace.E002",
             )
         ]
-    if isinstance(application, ProtocolTypeRouter) and _is_open(
-        application.application_mapping.get("websocket")
-    ):
-        return [
+    mapping: Mapping[str, Any] = {}
+    if isinstance(application, ProtocolTypeRouter):
+        mapping = application.application_mapping
+    found: list[CheckMessage] = []
+    if _is_open(mapping.get("websocket")):
+        found.append(
             checks.Warning(
                 "Any web page may open a WebSocket to this site in the name of its visitors: "
                 "the Origin header isn't checked.",
                 hint='Put AllowedHostsOriginValidator around the "websocket" application.',
                 id="headrace.W002",
             )
-        ]
-    return []
+        )
+    if "channel" in mapping and _all_in_memory():
+        found.append(
+            checks.Warning(
+                "The application has a part for workers, but the channel layer is in memory: "
+                "nothing that the server sends reaches a worker's process.",
+                hint=_SHARED_LAYER,
+                id="headrace.W005",
+            )
+        )
+    return found
+
+
+def check_layers(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """Check the form of ``CHANNEL_LAYERS``, and look for layers of Channels in it."""
+    del app_configs
+    layers = _layers()
+    problems = list(_layer_problems(layers))
+    if problems:
+        hint = f'Write CHANNEL_LAYERS = {{"default": {{"BACKEND": "{_IN_MEMORY}"}}}}.'
+        return [Error(problem, hint=hint, id="headrace.E003") for problem in problems]
+    found: list[CheckMessage] = []
+    for alias, layer in layers.items():
+        where = f"CHANNEL_LAYERS[{alias!r}]"
+        instead = _instead_of(layer["BACKEND"])
+        if instead is not None:
+            found.append(
+                checks.Warning(
+                    f"{where} names {layer['BACKEND']}, which belongs to Django Channels.",
+                    hint=instead,
+                    id="headrace.W003",
+                )
+            )
+        unknown = [repr(key) for key in layer if key not in _LAYER_KEYS]
+        if unknown:
+            found.append(
+                checks.Warning(
+                    f"{where} has keys that mean nothing: {', '.join(unknown)}.",
+                    hint="Put the options of a layer into its CONFIG.",
+                    id="headrace.W009",
+                )
+            )
+    return found
+
+
+def check_processes(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """Import the channel layers, and look for one in memory where there are several processes."""
+    del app_configs
+    layers = _layers()
+    if list(_layer_problems(layers)):
+        return []
+    found: list[CheckMessage] = []
+    processes = _processes()
+    for alias, layer in layers.items():
+        try:
+            backend = import_string(layer["BACKEND"])
+        except Exception as error:  # whatever another's module raises
+            found.append(
+                Error(
+                    f"CHANNEL_LAYERS[{alias!r}]: {layer['BACKEND']} can't be imported: "
+                    f"{type(error).__name__}: {error}.",
+                    hint="Install what has it, or name another class as BACKEND.",
+                    id="headrace.E004",
+                )
+            )
+            continue
+        if processes is not None and _is_in_memory(backend):
+            found.append(
+                checks.Warning(
+                    f"The channel layer {alias!r} is in memory, and {processes}: "
+                    "what one process sends, the others do not hear.",
+                    hint=f"{_SHARED_LAYER} Or serve with one process.",
+                    id="headrace.W004",
+                )
+            )
+    return found
+
+
+def check_databases(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """Look for database connections that stay open for threads that don't come back."""
+    del app_configs
+    if getattr(settings, "ASGI_APPLICATION", None) is None:
+        return []
+    return [
+        checks.Warning(
+            f"DATABASES[{alias!r}] has CONN_MAX_AGE = {age!r}. Under ASGI a connection that is "
+            "kept open is seldom used again, and the database runs out of them.",
+            hint=f"Set CONN_MAX_AGE of {alias!r} to 0. Where opening a connection takes too long, "
+            'use a pool: OPTIONS = {"pool": True} with psycopg.',
+            id="headrace.W006",
+        )
+        for alias, database in settings.DATABASES.items()
+        if (age := database.get("CONN_MAX_AGE", 0)) != 0
+    ]
+
+
+def check_apps(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """Look for applications whose commands come before Headrace's, or clash with them."""
+    del app_configs
+    names = [config.name for config in apps.get_app_configs()]
+    found: list[CheckMessage] = []
+    static = "django.contrib.staticfiles"
+    if static in names and names.index(static) < names.index("headrace"):
+        found.append(
+            checks.Warning(
+                f"manage.py runserver is the one of {static}, which serves no WebSockets.",
+                hint=f'Put "headrace" before "{static}" in INSTALLED_APPS.',
+                id="headrace.W007",
+            )
+        )
+    found += [
+        checks.Warning(
+            f"{name!r} and 'headrace' have management commands of the same names; those of the "
+            "first one in INSTALLED_APPS are run.",
+            hint=f'Take "{name}" out of INSTALLED_APPS. Packages that import channels work with '
+            "headrace.as_channels.install().",
+            id="headrace.W008",
+        )
+        for name in ("channels", "daphne")
+        if name in names
+    ]
+    return found
+
+
+def check_headrace(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """Check the setting ``HEADRACE``."""
+    del app_configs
+    return [
+        Error(
+            f"{problem}.",
+            hint='Write it as HEADRACE = {"SYNC_THREADS": 16}; what is left out has its default.',
+            id="headrace.E005",
+        )
+        for problem in conf.problems()
+    ]
 
 
 def _is_open(application: Any) -> bool:
@@ -93,3 +270,80 @@ def _is_open(application: Any) -> bool:
         ours = type(application).__module__.partition(".")[0] == __package__
         return ours and _is_open(application.inner)
     return hasattr(application, "consumer_class")
+
+
+def _layers() -> Any:
+    """Return ``CHANNEL_LAYERS``; where it is not set, what stands for it then."""
+    layers = getattr(settings, "CHANNEL_LAYERS", None)
+    return {"default": {"BACKEND": _IN_MEMORY}} if layers is None else layers
+
+
+def _layer_problems(layers: Any) -> Iterator[str]:
+    if not isinstance(layers, Mapping):
+        yield f"CHANNEL_LAYERS is {layers!r:.100}, which is no dictionary."
+        return
+    for alias, layer in layers.items():
+        where = f"CHANNEL_LAYERS[{alias!r}]"
+        if not isinstance(layer, Mapping):
+            yield f"{where} is {layer!r:.100}, which is no dictionary."
+            continue
+        backend = layer.get("BACKEND")
+        if not isinstance(backend, str) or "." not in backend:
+            yield f"{where} has {backend!r:.100} as its BACKEND, which is no dotted path."
+        for key in ("CONFIG", "TEST_CONFIG"):
+            if not isinstance(layer.get(key, {}), Mapping):
+                yield f"{where} has a {key} that is no dictionary."
+
+
+def _instead_of(backend: str) -> str | None:
+    """Return what to write instead of a class of Channels; None where it is none, or works."""
+    package = backend.partition(".")[0]
+    if package == "channels":
+        home = backend.replace("channels", "headrace", 1)
+        try:
+            ours = import_string(home)
+        except ImportError:
+            return None
+        # Under the name channels there may be Headrace itself: see ``as_channels``.
+        return None if _imports(backend) is ours else f'Write "{home}".'
+    if package == "channels_redis" and find_spec("channels") is None:
+        return (
+            "It imports channels, which is not installed: call headrace.as_channels.install() at "
+            "the top of the settings, and Headrace is what it gets."
+        )
+    return None
+
+
+def _imports(path: str) -> Any:
+    try:
+        return import_string(path)
+    except ImportError:
+        return None
+
+
+def _is_in_memory(backend: Any) -> bool:
+    return isinstance(backend, type) and issubclass(backend, InMemoryChannelLayer)
+
+
+def _all_in_memory() -> bool:
+    layers = _layers()
+    return not list(_layer_problems(layers)) and all(
+        _is_in_memory(_imports(layer["BACKEND"])) for layer in layers.values()
+    )
+
+
+#: Environment variables by which servers are told how many processes to start.
+_CONCURRENCY = ("WEB_CONCURRENCY", "UVICORN_WORKERS")
+_GUNICORN_WORKERS = re.compile(r"(?:^|\s)(?:-w\s*|--workers[=\s]\s*)(\d+)\b")
+
+
+def _processes() -> str | None:
+    """Return what says that the site is served by several processes; None if nothing does."""
+    for name in _CONCURRENCY:
+        value = os.environ.get(name, "")
+        if value.isdecimal() and int(value) > 1:
+            return f"{name} is {value}"
+    gunicorn = _GUNICORN_WORKERS.search(os.environ.get("GUNICORN_CMD_ARGS", ""))
+    if gunicorn is not None and int(gunicorn[1]) > 1:
+        return f"GUNICORN_CMD_ARGS asks for {gunicorn[1]} workers"
+    return None
