@@ -147,6 +147,7 @@ class OwnInbox:
         self._reader: asyncio.Future[None] | None = None
         self._blocked: dict[_Source, asyncio.Future[None]] = {}
         self._failure: Exception | None = None
+        self._given_up = False
         self._tasks: list[asyncio.Task[None]] = []
         # Set while the consumer waits. A worker is not read ahead of that: what it has fetched
         # and the consumer has not begun with would end with the consumer.
@@ -244,7 +245,7 @@ class OwnInbox:
     # The channel layer's side
 
     def put(self, event: Event, /) -> bool | Overflow:
-        if self._phase is _Phase.CLOSED:
+        if self._phase is _Phase.CLOSED or self._given_up:
             return True  # it is over: there is nobody to miss the event
         if self._waiting[_Source.LAYER] < self.bounds.capacity:
             self._append(event, _Source.LAYER)
@@ -283,6 +284,7 @@ class OwnInbox:
 
     def _give_up(self) -> None:
         """Close the client's connection, for its consumer can't keep up."""
+        self._given_up = True
         while self._waiting[_Source.LAYER]:
             self._drop_oldest()
         if not self._is_websocket:
