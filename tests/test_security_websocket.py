@@ -69,6 +69,16 @@ LET_IN, REFUSED = "websocket.accept", "websocket.close"
         (b"https://a.example", "https://a.example:8443", REFUSED),
         (b"https://x.a.example:8443", "https://.a.example:8443", LET_IN),
         (b"app://a.example", "app://a.example", LET_IN),
+        # With any port
+        (b"https://a.example", "https://a.example:*", LET_IN),
+        (b"https://a.example:8443", "https://a.example:*", LET_IN),
+        (b"http://a.example:8443", "https://a.example:*", REFUSED),
+        (b"https://b.example:8443", "https://a.example:*", REFUSED),
+        (b"http://x.a.example:8443", ".a.example:*", LET_IN),
+        (b"http://[::1]:8000", "http://[::1]:*", LET_IN),
+        (b"http://[::1]:8000", "[::1]:8000", LET_IN),
+        (b"http://[::1]:8000", "[::1]:8001", REFUSED),
+        (b"http://[2001:db8::1]:8000", "http://[2001:db8::1]:8000", LET_IN),
         (b"app://a.example:1", "http://a.example:1", REFUSED),
         # Addresses
         (b"http://127.0.0.1:8000", "127.0.0.1", LET_IN),
@@ -203,6 +213,27 @@ async def test_who_is_let_in_is_not_logged(caplog):
 async def test_the_allowed_hosts(settings, hosts, debug, origin, outcome):
     settings.ALLOWED_HOSTS, settings.DEBUG = hosts, debug
     assert await attempt(AllowedHostsOriginValidator(application), origin) == outcome
+
+
+async def test_the_allowed_hosts_are_those_of_the_moment(settings):
+    settings.ALLOWED_HOSTS = []
+    validator = AllowedHostsOriginValidator(application)
+    settings.ALLOWED_HOSTS = ["a.example"]
+    assert await attempt(validator, b"https://a.example") == LET_IN
+
+
+@pytest.mark.parametrize("pattern", ["http://[::1", "http://a.example:http", "a.example:99999"])
+def test_an_allowed_origin_that_can_not_be_read(pattern):
+    with pytest.raises(ValueError, match="is no origin to be allowed"):
+        OriginValidator(application, [pattern])
+
+    class Patterns(OriginValidator):
+        """Has a syntax of its own."""
+
+        def match_allowed_origin(self, parsed_origin, pattern):
+            return True
+
+    Patterns(application, [pattern])
 
 
 async def test_what_a_subclass_overrides_is_asked_of_every_origin():

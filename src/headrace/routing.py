@@ -153,10 +153,10 @@ class URLRouter(Stage):
         candidates = self._candidates(path, args, kwargs)
         first = next(candidates, None)
         if first is None:
-            raise _no_route(scope)
+            raise _no_route(path)
         if not first[0].is_endpoint and (others := list(candidates)):
             # Here a frame has to wait: the application may turn the path down.
-            return _InTurn([first, *others]), scope, receive, send
+            return _InTurn(path, [first, *others]), scope, receive, send
         return _enter_route(scope, first), scope, receive, send
 
     def _candidates(
@@ -227,7 +227,8 @@ def _enter_route(scope: Scope, candidate: _Candidate) -> ASGIApplication:
 class _InTurn:
     """Runs the candidates one after the other, until one doesn't turn the path down."""
 
-    def __init__(self, candidates: "list[_Candidate]") -> None:
+    def __init__(self, path: str, candidates: "list[_Candidate]") -> None:
+        self._path = path
         self._candidates = candidates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -238,7 +239,7 @@ class _InTurn:
                 return await application(own_scope, receive, send)
             except Resolver404:
                 continue
-        raise _no_route(scope)
+        raise _no_route(self._path)
 
 
 def _path_to_match(scope: Scope) -> str:
@@ -253,15 +254,15 @@ def _path_to_match(scope: Scope) -> str:
         if root_path:
             rest = path.removeprefix(root_path)
             if rest == path or not (root_path.endswith("/") or rest[:1] in ("", "/")):
-                raise _no_route(scope)
+                raise _no_route(path)
             path = rest
     return path.lstrip("/")
 
 
-def _no_route(scope: Scope) -> NoRouteError:
-    path: str = scope["path"] if "path" in scope else scope["path_remaining"]
+def _no_route(path: str) -> NoRouteError:
     shown = path if len(path) <= _SHOWN_CHARACTERS else path[:_SHOWN_CHARACTERS] + "…"
-    return NoRouteError(f"no route for path {shown!a}")
+    # These words are what tests of applications look for.
+    return NoRouteError(f"No route found for path {shown!a}.")
 
 
 def _innermost(application: Any) -> Any:

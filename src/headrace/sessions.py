@@ -17,6 +17,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.contrib.sessions.exceptions import SessionInterrupted
+from django.core.exceptions import SuspiciousOperation
 from django.http import HttpResponse, parse_cookie
 from django.utils.functional import LazyObject
 
@@ -69,7 +70,12 @@ class CookieMiddleware(BaseMiddleware):
         Django's ``HttpResponse.set_cookie``, and so are the errors.
         """
         response = HttpResponse()
-        response.set_cookie(key, value, max_age, expires, path, domain, secure, httponly, samesite)
+        try:
+            response.set_cookie(
+                key, value, max_age, expires, path, domain, secure, httponly, samesite
+            )
+        except ValueError as error:
+            raise _CookieError(str(error)) from None
         header = (b"Set-Cookie", response.cookies[key].OutputString().encode())
         message["headers"] = [*message.get("headers", ()), header]
 
@@ -85,8 +91,14 @@ class CookieMiddleware(BaseMiddleware):
         cls.set_cookie(message, key, max_age=0, expires=epoch, path=path, domain=domain)
 
 
-class _SessionGoneError(SessionInterrupted):
-    status = 400  # for Headrace's server, as Django answers a SessionInterrupted
+class _SessionGoneError(SessionInterrupted, SuspiciousOperation):
+    # What Django's own middleware raises, and what Channels does. Both are answered with 400,
+    # by Django and, for this attribute, by Headrace's server.
+    status = 400
+
+
+class _CookieError(ValueError, AssertionError):
+    """Of an argument: an AssertionError in Channels, a ValueError in Django."""
 
 
 class InstanceSessionWrapper:
@@ -138,7 +150,10 @@ class InstanceSessionWrapper:
         await self.real_send(message)
 
     async def save_session(self) -> None:
-        """Save the session; SessionInterrupted if it was deleted meanwhile."""
+        """Save the session.
+
+        Raises SessionInterrupted, here a SuspiciousOperation too, if it was deleted meanwhile.
+        """
         try:
             await database_sync_to_async(self.scope["session"].save)()
         except UpdateError:

@@ -171,10 +171,9 @@ def _known_user(scope: Scope) -> Any:
 @database_sync_to_async
 def _is_current(user: Any, session: SessionBase | None) -> bool:
     """Tell whether nothing has happened to the login since it was looked up."""
-    held = session.get(SESSION_KEY) if session is not None else None
-    if held is not None and session is not None and session.session_key:
-        stored = type(session)(session.session_key).get(SESSION_KEY)
-        if stored != held:
+    if session is not None and session.session_key and not session.modified:
+        held = session.get(SESSION_KEY)
+        if held is not None and session.__class__(session.session_key).get(SESSION_KEY) != held:
             return False
     # Not type(user): a lazy object stands in for its own.
     users = user.__class__._base_manager.using(user._state.db)  # noqa: SLF001 - Django's API
@@ -251,9 +250,10 @@ _models_heard: list[type[models.Model]] = []
 
 
 def _on_logout(*, request: Any, user: Any, **_: Any) -> None:
+    del user  # it is the session that ends, and a request may not know whose it is
     session = getattr(request, "session", None)
     key = getattr(session, "session_key", None)
-    if user is None or session is None or not key:
+    if session is None or not key:
         return
     try:
         # Django sends the signal first, and deletes the session then. A client that is closed
@@ -294,16 +294,13 @@ def _after_delete(*, instance: Any, using: str, **_: Any) -> None:
 
 
 def _close_when_committed(group: str, using: str | None) -> None:
-    # Until then every other connection finds the login as it was.
-    transaction.on_commit(partial(_close_now, group), using=using)
-
-
-def _close_now(group: str) -> None:
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        async_to_sync(_close_or_log)(group)
+        # Until then every other connection to the database finds the login as it was.
+        transaction.on_commit(partial(async_to_sync(_close_or_log), group), using=using)
     else:
+        # The loop's own thread is in no transaction: Django sees to that.
         task = loop.create_task(_close_or_log(group), name="headrace close sockets")
         _closing.add(task)
         task.add_done_callback(_closing.discard)

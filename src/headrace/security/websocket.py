@@ -36,12 +36,18 @@ class OriginValidator(Stage):
 
     An allowed origin is a host (``example.com``, ``example.com:8443``), a host and all below
     it (``.example.com``), either of them with scheme and, where it isn't the scheme's own,
-    port (``https://example.com``, ``http://.example.com:8000``), or ``*`` for any.
+    port (``https://example.com``, ``http://.example.com:8000``; ``:*`` is any port), or ``*``
+    for any.
+
+    Raises ConfigurationError for one that can't be read.
     """
 
     def __init__(self, application: ASGIApplication, allowed_origins: Collection[str]) -> None:
         self.application = application
         self.allowed_origins = allowed_origins
+        if _reads_patterns(type(self)):
+            for pattern in allowed_origins:
+                _parse_pattern(pattern)
 
     def enter(self, scope: Scope, receive: Receive, send: Send) -> Handover:
         """Hand on to the application, or to a ``WebsocketDenier``."""
@@ -74,18 +80,34 @@ class OriginValidator(Stage):
         """Tell whether this one of the allowed origins matches; a port must match exactly."""
         if parsed_origin is None or not parsed_origin.hostname:
             return False
-        allowed = _parse_pattern(pattern)
-        if not is_same_domain(parsed_origin.hostname, allowed.hostname or pattern.lower()):
-            return False
-        if not allowed.scheme and allowed.port is None:
-            return True
+        allowed, any_port = _parse_pattern(pattern)
         return (
-            not allowed.scheme or parsed_origin.scheme == allowed.scheme
-        ) and self.get_origin_port(parsed_origin) == self.get_origin_port(allowed)
+            is_same_domain(parsed_origin.hostname, allowed.hostname or pattern.lower())
+            and (not allowed.scheme or parsed_origin.scheme == allowed.scheme)
+            and (any_port or self.get_origin_port(parsed_origin) == self.get_origin_port(allowed))
+        )
 
     def get_origin_port(self, origin: ParseResult) -> int | None:
         """Return the port of an origin, or of an allowed one; else that of its scheme, or None."""
         return origin.port or _DEFAULT_PORTS.get(origin.scheme)
+
+
+class _AllowedHosts(OriginValidator):
+    """An OriginValidator whose list is that of the settings at each handshake.
+
+    An application is built once, and tests change ALLOWED_HOSTS after that (a live server
+    adds its own).
+    """
+
+    def __init__(self, application: ASGIApplication) -> None:
+        self.application = application
+
+    @property
+    def allowed_origins(self) -> Collection[str]:  # type: ignore[override]
+        hosts: Collection[str] = settings.ALLOWED_HOSTS
+        if settings.DEBUG and not hosts:
+            hosts = ["localhost", "127.0.0.1", "[::1]"]
+        return hosts
 
 
 def AllowedHostsOriginValidator(application: ASGIApplication) -> OriginValidator:  # noqa: N802 - as a class
@@ -93,10 +115,7 @@ def AllowedHostsOriginValidator(application: ASGIApplication) -> OriginValidator
 
     With DEBUG and no ALLOWED_HOSTS those are the local hosts, as in Django.
     """
-    hosts: Collection[str] = settings.ALLOWED_HOSTS
-    if settings.DEBUG and not hosts:
-        hosts = ["localhost", "127.0.0.1", "[::1]"]
-    return OriginValidator(application, hosts)
+    return _AllowedHosts(application)
 
 
 class WebsocketDenier:
@@ -125,10 +144,25 @@ def _parse(origins: list[bytes]) -> ParseResult | None:
     return origin
 
 
+def _reads_patterns(validator: type[OriginValidator]) -> bool:
+    """Tell whether the allowed origins are of our syntax, not of a subclass's own."""
+    return all(
+        getattr(validator, name) is getattr(OriginValidator, name)
+        for name in ("match_allowed_origin", "validate_origin", "valid_origin")
+    )
+
+
 @lru_cache(maxsize=1024)
-def _parse_pattern(pattern: str) -> ParseResult:
+def _parse_pattern(pattern: str) -> tuple[ParseResult, bool]:
+    """Return an allowed origin in its parts, and whether it is one of any port."""
     pattern = pattern.lower()
-    return urlparse(pattern if "//" in pattern else f"//{pattern}")
+    fixed = pattern.removesuffix(":*")
+    try:
+        parsed = urlparse(fixed if "//" in fixed else f"//{fixed}")
+        port = parsed.port
+    except ValueError as error:
+        raise ConfigurationError(f"{pattern!r} is no origin to be allowed: {error}") from None
+    return parsed, fixed != pattern or (not parsed.scheme and port is None)
 
 
 def _why(origins: list[bytes]) -> str:
