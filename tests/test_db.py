@@ -371,10 +371,11 @@ def test_a_connection_that_can_not_be_closed_is_logged(file_database_of_threads,
     def work():
         cares = ThreadConnections()
         ask()
+        opened = connection.connection
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(connections["default"], "_close", fail)
             cares.close_old()
-        cares.close()
+        opened.close()
 
     def fail():
         raise OperationalError("the network is gone")
