@@ -122,9 +122,9 @@ def test_a_command_over_several_lines():
     ]
 
 
-def test_endpoints_of_twisted():
+def test_tls():
     ((_, text),) = said("start.sh", "daphne -e ssl:443:privateKey=key.pem a.asgi:application\n")
-    assert "end TLS in a proxy" in text
+    assert "speaks no TLS" in text
 
 
 def test_what_only_mentions_daphne():

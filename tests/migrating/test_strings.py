@@ -119,7 +119,7 @@ def test_loggers():
             "handlers": {"daphne": {}},
             "loggers": {
                 "": {},
-                "headrace.server": {"level": "INFO"},
+                "django.server": {"level": "INFO"},
                 "channels_redis": {},
                 'headrace': {},
             },
@@ -137,12 +137,12 @@ def test_loggers_that_become_one():
         """\
         LOGGING = {"loggers": {
             "daphne": {"level": "INFO"},
-            "django.channels.server": {"level": "DEBUG"},
+            "daphne.server": {"level": "DEBUG"},
         }}
         """
     )
     assert '"headrace.server": {"level": "INFO"}' in after
-    assert '"django.channels.server": {"level": "DEBUG"}' in after
+    assert '"daphne.server": {"level": "DEBUG"}' in after
     assert [line for line, _ in remarks] == [3]
     assert "'headrace.server' now, which is configured here already" in remarks[0][1]
 

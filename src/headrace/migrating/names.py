@@ -177,7 +177,7 @@ _GONE: Mapping[str, str] = {
 LOGGERS: Mapping[str, str] = {
     "channels": "headrace",
     "django.channels": "headrace",
-    "django.channels.server": "headrace.server",
+    "django.channels.server": "django.server",  # the lines of runserver
     "django.channels.worker": "headrace.worker",
     "daphne": "headrace.server",
     "daphne.access": "headrace.server",

@@ -44,7 +44,7 @@ _COMMAND_LIST = re.compile(
     r"(?P<quote>[\"'])(?P<folder>[^\"'\s]*/)?daphne(?P=quote)(?=\s*,.*([\"']-|[\w.]+:\w))"
 )
 _COMMAND_ITEM = re.compile(r"\s*-\s+(?P<quote>[\"']?)(?P<folder>[^\"'\s]*/)?daphne(?P=quote)\s*")
-_ENDPOINT = re.compile(r"(^|[\s\"'])(-e|--endpoint)\b")
+_TLS = re.compile(r"(-e|--endpoint)\b.*\b(ssl|tls|le|txacme):")
 
 
 def concerns(path: PurePath) -> bool:
@@ -105,6 +105,6 @@ def _suggested(line: str) -> str | None:
     else:
         return None
     suggestion = f"Daphne is started here: {new.strip()}"
-    if _ENDPOINT.search(line):
-        suggestion += " (an endpoint of Twisted's has no counterpart: end TLS in a proxy)"
+    if _TLS.search(line):
+        suggestion += " (but the server speaks no TLS: let a proxy do that)"
     return suggestion
