@@ -36,7 +36,7 @@ def test_what_is_said_to_be_rewritten_is():
                 statement,
                 plain,
                 use,
-                *strings,
+                *(f"x = {string}" for string in strings),
                 f"INSTALLED_APPS = [{', '.join(apps)}]",
                 *(f"getLogger({logger})" for logger in loggers[::2]),
                 f"def f({annotated}): ...",
