@@ -60,6 +60,13 @@ class AsyncProbe(AsyncWebsocketConsumer):
                 raise DenyConnection
             case "close":
                 await self.close()
+            case "deny":
+                await self.deny(404, "no such room")
+            case "deny with bytes":
+                headers = [(b"content-type", b"application/json"), (b"x-reason", b"room")]
+                await self.deny(401, b'{"room": null}', headers)
+            case "deny with nothing":
+                await self.deny()
             case "fail":
                 raise Trouble("in connect")
             case "stop":
@@ -79,6 +86,8 @@ class AsyncProbe(AsyncWebsocketConsumer):
                 raise StopConsumer
             case "close":
                 await self.close(int(argument), reason="told to")
+            case "deny":
+                await self.deny(404, "too late")
             case "goodbye":
                 await self.send("goodbye", close=4002)
             case "join":
@@ -136,6 +145,13 @@ class SyncProbe(WebsocketConsumer):
                 raise DenyConnection
             case "close":
                 self.close()
+            case "deny":
+                self.deny(404, "no such room")
+            case "deny with bytes":
+                headers = [(b"content-type", b"application/json"), (b"x-reason", b"room")]
+                self.deny(401, b'{"room": null}', headers)
+            case "deny with nothing":
+                self.deny()
             case "fail":
                 raise Trouble("in connect")
             case "stop":
@@ -155,6 +171,8 @@ class SyncProbe(WebsocketConsumer):
                 raise StopConsumer
             case "close":
                 self.close(int(argument), reason="told to")
+            case "deny":
+                self.deny(404, "too late")
             case "goodbye":
                 self.send("goodbye", close=4002)
             case "join":

@@ -6,6 +6,7 @@ import logging
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from headrace.exceptions import ChannelFull
 from headrace.generic.websocket import AsyncWebsocketConsumer
 from headrace.protocols.websocket import WebSocketEngine
 
@@ -173,6 +174,73 @@ async def test_a_slow_consumer_has_a_bounded_inbox(layer, client, caplog):
     assert layer.dropped >= 9
     dropped = [r for r in caplog.records if "had no room" in r.getMessage()]
     assert len(dropped) == 1, "one line a second is enough"
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, wraps_send], ids=["lane", "own inbox"])
+@pytest.mark.parametrize(
+    ("overflow", "expected"),
+    [("drop-newest", [0, 1, 2, 3]), ("drop-oldest", [0, 7, 8, 9]), ("close", None)],
+)
+async def test_a_consumers_policy_is_the_same_wherever_its_events_wait(
+    layer, client, wrap, overflow, expected, caplog
+):
+    entered, go_on = asyncio.Event(), asyncio.Event()
+    policy = overflow
+
+    class Slow(AsyncProbe):
+        diary = Diary()
+        groups = ("room",)
+        capacity = 3
+        overflow = policy
+
+        async def room_event(self, event):
+            entered.set()
+            await go_on.wait()
+            await self.send(str(event["number"]))
+
+    async with headrace_serves(wrap(Slow.as_asgi())) as port, client(port) as socket:
+        await layer.group_send("room", {"type": "room.event", "number": 0})
+        await entered.wait()
+        for number in range(1, 10):
+            await layer.group_send("room", {"type": "room.event", "number": number})
+        if expected is None:
+            async with asyncio.timeout(5):
+                await socket.wait_closed()
+            assert socket.close_code == 1013
+            assert layer.overflows[overflow] == 1
+        go_on.set()
+        if expected is not None:
+            heard = [int(await socket.recv()) for _ in expected]
+            assert heard == expected
+            assert layer.overflows[overflow] == 6
+        assert "most of them Slow" in caplog.text
+    if expected is None:
+        assert Slow.diary.all("disconnect") == [1013]
+
+
+async def test_a_sender_to_one_consumer_is_told_by_its_policy(layer, client):
+    channel, go_on = asyncio.get_running_loop().create_future(), asyncio.Event()
+
+    class Slow(AsyncProbe):
+        diary = Diary()
+        capacity = 1
+
+        async def connect(self):
+            await self.accept()
+            channel.set_result(self.channel_name)
+
+        async def room_event(self, event):
+            await go_on.wait()
+
+    async with headrace_serves(Slow.as_asgi()) as port, client(port):
+        name = await channel
+        for _ in range(2):  # the first is being handled, the second waits
+            await layer.send(name, {"type": "room.event"})
+            await asyncio.sleep(0)
+        with pytest.raises(ChannelFull, match="1 messages wait for its Slow; raise capacity"):
+            await layer.send(name, {"type": "room.event"})
+        assert layer.dropped == 0, "the sender knows"
+        go_on.set()
 
 
 @pytest.mark.parametrize("wrap", [lambda app: app, wraps_send], ids=["lane", "own inbox"])

@@ -247,6 +247,41 @@ async def test_a_connection_is_refused(serve, probe, client, layer, caplog, how)
     assert not errors(caplog)
 
 
+@pytest.mark.parametrize(
+    ("how", "status", "body", "content_type"),
+    [
+        ("deny", 404, b"no such room", "text/plain; charset=utf-8"),
+        ("deny with bytes", 401, b'{"room": null}', "application/json"),
+        ("deny with nothing", 403, b"", "text/plain; charset=utf-8"),
+    ],
+)
+async def test_a_connection_is_denied_in_the_consumers_own_words(
+    serve, probe, client, layer, caplog, how, status, body, content_type
+):
+    probe.connecting = how
+    probe.groups = ["room"]
+    async with serve(probe.as_asgi()) as port:
+        with pytest.raises(InvalidStatus) as caught:
+            await client(port).__aenter__()
+        response = caught.value.response
+        assert (response.status_code, response.body) == (status, body)
+        assert response.headers.get("content-type") == content_type
+        assert response.headers["content-length"] == str(len(body))
+        assert response.headers.get("x-reason") == ("room" if "bytes" in how else None)
+        await probe.diary.until("disconnect", 1006)
+    assert probe.diary.all("disconnect") == [1006]
+    assert gone(layer)
+    assert not errors(caplog)
+
+
+async def test_a_denial_comes_too_late_once_it_is_accepted(serve, probe, client, caplog):
+    async with serve(probe.as_asgi()) as port, client(port) as socket:
+        await socket.send("deny")
+        assert await closed(socket) == 1011
+    [record] = errors(caplog)
+    assert "deny() stands in the place of accept()" in str(record.exc_info[1])
+
+
 async def test_accept_by_exception(serve, probe, client):
     probe.connecting = "raise accept"
     async with serve(probe.as_asgi()) as port, client(port) as socket:

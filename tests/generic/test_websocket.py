@@ -15,7 +15,7 @@ from headrace.generic.websocket import (
 from headrace.layers import InMemoryChannelLayer
 from headrace.testing import ApplicationCommunicator, WebsocketCommunicator
 
-from .probes import Diary, Trouble
+from .probes import AsyncProbe, Diary, SyncProbe, Trouble
 
 BOTH = pytest.mark.parametrize("consumer_class", [AsyncWebsocketConsumer, WebsocketConsumer])
 BOTH_JSON = pytest.mark.parametrize(
@@ -181,6 +181,120 @@ async def test_to_send_nothing_is_an_error(consumer_class, talk, layer):
     await communicator.send_to("")
     with pytest.raises(ValueError, match="text_data or bytes_data"):
         await communicator.wait()
+
+
+@pytest.fixture
+async def prober(request):
+    async def connect(probe_class, connecting, **scope):
+        probe = type("Probe", (probe_class,), {"connecting": connecting, "diary": Diary()})
+        communicator = WebsocketCommunicator(probe.as_asgi(), "/")
+        communicator.scope.update(scope)
+        return communicator, await communicator.connect()
+
+    return connect
+
+
+PROBES = pytest.mark.parametrize("probe_class", [AsyncProbe, SyncProbe])
+
+
+@PROBES
+async def test_a_server_without_denials_gets_a_plain_close(probe_class, prober, layer):
+    for extensions in ({}, {"tls": {}}):
+        communicator, answer = await prober(probe_class, "deny", extensions=extensions)
+        assert answer == (False, 1000)
+        await communicator.disconnect(1006)
+
+
+@PROBES
+async def test_the_events_of_a_denial_are_those_of_asgi(probe_class, prober, layer):
+    extensions = {"websocket.http.response": {}}
+    communicator, answer = await prober(probe_class, "deny", extensions=extensions)
+    assert answer == (False, 404)
+    assert await communicator.receive_output() == {
+        "type": "websocket.http.response.body",
+        "body": b"no such room",
+    }
+    await communicator.disconnect(1006)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((99, ""), ValueError),
+        ((600, ""), ValueError),
+        (("404", ""), ValueError),
+        ((404, {"a": 1}), TypeError),
+        ((404, None), TypeError),
+    ],
+)
+async def test_what_cannot_be_denied_with(arguments, error, layer):
+    class Denies(AsyncWebsocketConsumer):
+        async def connect(self):
+            await self.deny(*arguments)
+
+    with pytest.raises(error):
+        await WebsocketCommunicator(Denies.as_asgi(), "/").connect()
+
+
+async def test_a_denial_to_somebody_who_is_gone_is_no_error(layer):
+    gate = asyncio.Event()
+
+    class Late(AsyncWebsocketConsumer):
+        async def connect(self):
+            await gate.wait()
+            await self.deny(404, "late")
+
+    communicator = WebsocketCommunicator(Late.as_asgi(), "/")
+    communicator.scope["extensions"] = {"websocket.http.response": {}}
+    await communicator.send_input({"type": "websocket.connect"})
+    await communicator.send_input({"type": "websocket.disconnect", "code": 1006})
+    await asyncio.sleep(0)
+    gate.set()
+    await communicator.wait()
+
+
+@BOTH_JSON
+async def test_a_send_of_ones_own_may_be_made_of_send_json(consumer_class, talk, layer):
+    """As applications do: send_json() does not come back to it."""
+    if consumer_class is AsyncJsonWebsocketConsumer:
+
+        class Own(AsyncJsonWebsocketConsumer):
+            async def receive_json(self, content, **kwargs):
+                await self.send(content, "reply")
+
+            async def send(self, content, kind):
+                await self.send_json({"kind": kind, "content": content})
+    else:
+
+        class Own(JsonWebsocketConsumer):
+            def receive_json(self, content, **kwargs):
+                self.send(content, "reply")
+
+            def send(self, content, kind):
+                self.send_json({"kind": kind, "content": content})
+
+    communicator = await talk(Own)
+    await communicator.send_json_to(1)
+    assert await communicator.receive_json_from() == {"kind": "reply", "content": 1}
+    await communicator.disconnect()
+
+
+class TaciturnLayer(InMemoryChannelLayer):
+    """One that does not say what it can do; another has groups, and no more."""
+
+    extensions = None
+
+
+@BOTH
+async def test_what_a_layer_does_not_say_its_methods_do(consumer_class, settings):
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "tests.generic.test_websocket.TaciturnLayer"}}
+
+    class Grouped(consumer_class):
+        groups = ("room",)
+
+    communicator = WebsocketCommunicator(Grouped.as_asgi(), "/")
+    assert (await communicator.connect())[0]
+    await communicator.disconnect()
 
 
 @BOTH

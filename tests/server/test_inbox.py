@@ -85,6 +85,27 @@ async def test_the_task_keeps_its_context(inbox):
     assert name.get() == "outside"
 
 
+async def test_who_waits_to_be_stirred_takes_nothing(inbox):
+    put(inbox, "old")
+    task = asyncio.create_task(inbox.stirred())
+    await waiting(inbox)
+    assert not task.done(), "what waits already is no news"
+    inbox.note()
+    await task
+    task = asyncio.create_task(inbox.stirred())
+    await waiting(inbox)
+    inbox.insert("new")
+    await task
+    assert [await inbox.receive(), await inbox.receive()] == ["old", "new"]
+    task = asyncio.create_task(inbox.stirred())
+    await waiting(inbox)
+    with pytest.raises(RuntimeError, match="one task at a time"):
+        await inbox.stirred()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+
+
 async def test_two_readers_are_one_too_many(inbox):
     task = asyncio.create_task(inbox.receive())
     await waiting(inbox)

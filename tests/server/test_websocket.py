@@ -9,7 +9,7 @@ import pytest
 import websockets
 
 from headrace.exceptions import LocalProtocolError
-from headrace.layers.base import Bounds
+from headrace.layers.base import Bounds, Overflow
 from headrace.protocols.deflate import DeflateFactory
 from headrace.protocols.http1 import Http1Limits
 from headrace.protocols.websocket import Limits
@@ -1303,6 +1303,92 @@ async def test_events_of_the_layer_enter_the_one_inbox():
         assert session.lane.put({"type": "chat.message"})
         with pytest.raises(ClientDisconnected):
             await session.receive()
+        session.free.set()
+
+
+async def test_the_clients_messages_take_no_room_from_events():
+    session = Session()
+    async with serving(session) as server, connected(server) as client:
+        await client.open_websocket()
+        lane = session.lane
+        lane.bounds = Bounds(1)
+        await client.send_text("hello")
+        await until(lambda: lane._events)
+        assert lane.put({"type": "chat.message"}) is True
+        assert lane.put({"type": "chat.message"}) is False
+        session.free.set()
+
+
+async def test_drop_oldest_drops_the_oldest_event_and_no_message():
+    session = Session()
+    async with serving(session) as server, connected(server) as client:
+        await client.open_websocket()
+        lane = session.lane
+        lane.bounds = Bounds(2, Overflow.DROP_OLDEST)
+        await client.send_text("hello")
+        await until(lambda: lane._events)
+        outcomes = [lane.put({"type": "chat.message", "number": n}) for n in range(4)]
+        assert outcomes == [True, True, Overflow.DROP_OLDEST, Overflow.DROP_OLDEST]
+        assert (await session.receive())["text"] == "hello"
+        assert [(await session.receive())["number"] for _ in range(2)] == [2, 3]
+        session.free.set()
+
+
+async def test_close_for_overflow_keeps_what_the_client_said():
+    session = Session()
+    async with serving(session) as server, connected(server) as client:
+        await client.open_websocket()
+        lane = session.lane
+        lane.bounds = Bounds(2, Overflow.CLOSE)
+        await client.send_text("hello")
+        await until(lambda: lane._events)
+        outcomes = [lane.put({"type": "chat.message"}) for _ in range(4)]
+        assert outcomes == [True, True, Overflow.CLOSE, True]
+        assert lane.over
+        assert await client.read_close() == (1013, "too many events are waiting")
+        assert (await session.receive())["text"] == "hello"
+        assert not lane.told
+        assert (await session.receive())["code"] == 1013
+        assert lane.told
+        session.free.set()
+
+
+async def test_an_overflow_before_the_accept_refuses():
+    session = Session(accepts=False)
+    async with serving(session) as server, connected(server) as client:
+        await client.send(handshake())
+        await session.called.wait()
+        lane = session.lane
+        assert lane.connecting
+        lane.bounds = Bounds(1, Overflow.CLOSE)
+        assert [lane.put({"type": "chat.message"}) for _ in range(2)] == [True, Overflow.CLOSE]
+        assert (await client.read_response()).status == 503
+        assert not lane.connecting
+        session.free.set()
+
+
+async def test_an_overflow_does_not_disturb_a_denial():
+    session = Session(accepts=False)
+    async with serving(session) as server, connected(server) as client:
+        await client.send(handshake())
+        await session.called.wait()
+        lane = session.lane
+        lane.bounds = Bounds(1, Overflow.CLOSE)
+        await session.send({"type": "websocket.http.response.start", "status": 418})
+        assert [lane.put({"type": "chat.message"}) for _ in range(2)] == [True, Overflow.CLOSE]
+        await session.send({"type": "websocket.http.response.body", "body": b"short"})
+        answer = await client.read_response()
+        assert (answer.status, answer.body) == (418, b"short")
+        session.free.set()
+
+
+@pytest.mark.parametrize("overflow", Overflow)
+async def test_a_capacity_of_nothing_takes_nothing(overflow):
+    session = Session()
+    async with serving(session) as server, connected(server) as client:
+        await client.open_websocket()
+        session.lane.bounds = Bounds(0, overflow)
+        assert session.lane.put({"type": "chat.message"}) is False
         session.free.set()
 
 

@@ -76,7 +76,7 @@ def _denial_events(status: int, body: str | bytes, headers: Headers | None) -> l
         raise TypeError(f"a body is a str or bytes, not {type(body).__name__}")
     pairs = list(headers or ())
     names = {name.lower() for name, _ in pairs}
-    if b"content-type" not in names and body:
+    if b"content-type" not in names:
         pairs.append((b"content-type", content_type))
     if b"content-length" not in names:
         pairs.append((b"content-length", b"%d" % len(body)))
@@ -128,7 +128,7 @@ class _WebsocketMixin(AsyncConsumer):
                 "deny() stands in the place of accept(): this WebSocket is accepted, close() it"
             )
         # ASGI, "WebSocket Denial Response": an extension, which not every server has.
-        has_them = "websocket.http.response" in (self.scope.get("extensions") or {})
+        has_them = "websocket.http.response" in self.scope.get("extensions", {})
         return events if has_them else []
 
     def _log_not_left(self, group: str) -> None:
@@ -171,7 +171,7 @@ class AsyncWebsocketConsumer(_WebsocketMixin):
         await super().send(_accept_event(subprotocol, headers))
 
     async def deny(
-        self, status: int = 403, body: str | bytes = b"", headers: Headers | None = None
+        self, status: int = 403, body: str | bytes = "", headers: Headers | None = None
     ) -> None:
         """Refuse the connection with an HTTP response, in the place of ``accept()``.
 
@@ -300,7 +300,7 @@ class WebsocketConsumer(_WebsocketMixin, SyncConsumer):
         super().send(_accept_event(subprotocol, headers))
 
     def deny(
-        self, status: int = 403, body: str | bytes = b"", headers: Headers | None = None
+        self, status: int = 403, body: str | bytes = "", headers: Headers | None = None
     ) -> None:
         """Refuse the connection with an HTTP response, in the place of ``accept()``.
 
