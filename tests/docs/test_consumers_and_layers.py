@@ -97,3 +97,13 @@ async def test_the_configuration(layers):
 
 def test_the_suite_of_the_page(layers):
     layers.TestMyLayer().test_messages_come_in_the_order_in_which_they_were_sent()
+
+
+async def test_the_figures_of_the_threads(consumers):
+    class Report:
+        def total(self):
+            return 7
+
+    before = consumers.thread_metrics()["calls_total"]
+    assert await consumers.totals([Report(), Report()]) == [7, 7]
+    assert consumers.thread_metrics()["calls_total"] == before + 2
