@@ -68,6 +68,44 @@ def test_a_mistake_is_one_line(capsys, pour):
     assert run(capsys, "pour", "blue") == (2, "headrace: there is no cup 'blue': take a red one\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ("blue", ("blue", None)),
+        ("blue --into", ("blue", "here")),
+        ("blue --into sink", ("blue", "sink")),
+        ("--into sink blue", ("blue", "sink")),
+        ("--into=sink blue", ("blue", "sink")),
+        ("--into blue", ("blue", "")),
+        ("--into blue --gently", ("blue", "")),
+    ],
+)
+def test_an_option_with_an_optional_value_leaves_the_positional_its_own(arguments, options):
+    parser = cli.Parser()
+    parser.add_argument("cup")
+    parser.add_argument("--gently", action="store_true")
+    parser.add_argument("--into", nargs="?", const="here")
+    found = parser.parse_args(arguments.split())
+    assert (found.cup, found.into) == options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("--into", "the following arguments are required: cup"),
+        ("--into blue --depth x", "argument --depth: invalid int value: 'x'"),
+    ],
+)
+def test_an_option_with_an_optional_value_hides_no_mistake(capsys, arguments, says):
+    parser = cli.Parser()
+    parser.add_argument("cup")
+    parser.add_argument("--depth", type=int)
+    parser.add_argument("--into", nargs="?", const="here")
+    with pytest.raises(SystemExit):
+        parser.parse_args(arguments.split())
+    assert says in capsys.readouterr().err
+
+
 def test_the_command_is_installed():
     [command] = entry_points(group="console_scripts", name="headrace")
     assert command.load() is cli.main

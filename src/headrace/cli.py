@@ -32,6 +32,50 @@ def _migrating(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 COMMANDS: tuple[Callable[[Any], object], ...] = (server.register, _migrating)
 
 
+class _Mistake(Exception):
+    """What a parser has to say against its arguments."""
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of a subcommand.
+
+    An option whose value may be left out (``--access-log [FILE]``) leaves a positional argument
+    what it needs: where that is missing, the option is taken to stand without a value.
+    """
+
+    _trying = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, as argparse does."""
+        options = {
+            option
+            for action in self._actions
+            if action.nargs == argparse.OPTIONAL
+            for option in action.option_strings
+        }
+        if options.isdisjoint(args):
+            return super().parse_known_args(args, namespace)
+        without_values = [f"{text}=" if text in options else text for text in args]
+        try:
+            self._trying = True
+            try:
+                return super().parse_known_args(args, namespace)
+            except _Mistake as mistake:
+                try:
+                    return super().parse_known_args(without_values, namespace)
+                except _Mistake:
+                    self._trying = False
+                    self.error(str(mistake))
+        finally:
+            self._trying = False
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and exit with 2."""
+        if self._trying:
+            raise _Mistake(message)
+        super().error(message)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command with these arguments, or with those of the process; exit with its status."""
     command = parser()
@@ -52,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
         prog="headrace", description="The real-time stack for Django."
     )
     command.add_argument("--version", action="version", version=f"headrace {__version__}")
-    commands = command.add_subparsers(required=True, metavar="COMMAND")
+    commands = command.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     for register in COMMANDS:
         register(commands)
     return command

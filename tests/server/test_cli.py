@@ -17,7 +17,9 @@ from headrace.exceptions import ConfigurationError
 from headrace.protocols.deflate import DeflateFactory
 from headrace.server import cli
 from headrace.server.config import Config, Lifespan
+from headrace.server.endpoint import Endpoint
 from headrace.server.outbox import SlowClientPolicy
+from headrace.server.proxy import ProxyHeaders
 
 from . import apps
 from .clients import TIMEOUT_S, connected, until
@@ -30,11 +32,12 @@ COMMAND = [sys.executable, "-m", "headrace"]
 
 @pytest.fixture(autouse=True)
 def logging_as_it_was():
-    logger = logging.getLogger("headrace")
-    before = logger.handlers[:], logger.level, logger.propagate
+    loggers = logging.getLogger("headrace"), logging.getLogger("headrace.access")
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     path = sys.path[:]
     yield
-    logger.handlers[:], logger.level, logger.propagate = before
+    for logger, was in zip(loggers, before, strict=True):
+        logger.handlers[:], logger.level, logger.propagate = was
     sys.path[:] = path
 
 
@@ -52,6 +55,39 @@ def test_serves_until_it_is_told_to_stop(capsys):
     assert re.search(r"INFO headrace.server Headrace listens on http://127.0.0.1:\d+\n", written)
     assert "SIGTERM: stopping; once more ends it at once" in written
     assert written.endswith("Headrace has stopped\n")
+
+
+def test_the_verbosity_of_the_log(capsys):
+    arguments = ["serve", "tests.server.apps:stops_itself", "--port", "0"]
+    assert run(capsys, *arguments, "-v", "0") == (0, "")
+    assert run(capsys, *arguments, "--log-level", "warning") == (0, "")
+    assert "DEBUG" not in run(capsys, *arguments, "-v", "1")[1]
+    assert logging.getLogger("headrace").level == logging.INFO
+    run(capsys, *arguments, "-v", "2")
+    assert logging.getLogger("headrace").level == logging.DEBUG
+
+
+@pytest.mark.parametrize(("verbosity", "debug"), [("2", False), ("3", True)])
+def test_the_most_verbose_is_the_debug_mode_of_the_loop(capsys, verbosity, debug):
+    told = []
+
+    async def app(scope, receive, send):
+        told.append(asyncio.get_running_loop().get_debug())
+        await apps.stops_itself(scope, receive, send)
+
+    apps.application_of_the_test = app
+    path = "tests.server.apps:application_of_the_test"
+    run(capsys, "serve", path, "--port", "0", "-v", verbosity)
+    del apps.application_of_the_test
+    assert told == [debug]
+
+
+def test_the_format_of_the_log(capsys):
+    format_ = "<%(levelname)s> %(message)s"
+    _, written = run(
+        capsys, "serve", "tests.server.apps:stops_itself", "--port", "0", "--log-fmt", format_
+    )
+    assert written.endswith("<INFO> Headrace has stopped\n")
 
 
 def test_serves_without_uvloop(capsys, monkeypatch):
@@ -84,6 +120,9 @@ def test_a_port_in_use(capsys):
         (["serve", "tests.server.apps:nothing"], "module 'tests.server.apps' has no 'nothing'"),
         (["serve", "tests.server.apps:__name__"], "is no ASGI application, it is str 'tests.ser"),
         (["serve", "tests/server/apps.py"], "'tests/server/apps.py' is a file"),
+        (["serve", "tests.server.apps.nothing"], "'tests.server.apps' has no 'nothing'"),
+        (["serve", "no.such.module.app"], "there is no module 'no'"),
+        (["serve", "..app"], "'..app' names no application"),
         (["serve", ":app"], "':app' names no application"),
         (["serve", ".relative:app"], "'.relative:app' names no application"),
         (["serve", "tests.server.apps", "--port", "70000"], "port must be from 0 to 65535"),
@@ -91,6 +130,20 @@ def test_a_port_in_use(capsys):
         (["serve", "tests.server.apps", "--slow-client", "x"], "invalid"),
         (["serve", "tests.server.apps", "--lifespan", "maybe"], "invalid"),
         (["serve", "tests.server.apps", "--root-path", "x"], "root_path must begin with '/'"),
+        (["serve", "tests.server.apps", "--websocket-timeout", "-2"], "must be 0 (off) or more"),
+        (["serve", "tests.server.apps", "--uds-mode", "rw"], "invalid mode value: 'rw'"),
+        (["serve", "tests.server.apps", "--keep-alive", "x"], "invalid float value"),
+        (["serve", "tests.server.apps", "-t", "x"], "invalid time value: 'x'"),
+        (["serve", "tests.server.apps", "-v", "4"], "invalid choice: 4"),
+        (["serve", "tests.server.apps", "--log-fmt", "%(x"], "--log-fmt '%(x'"),
+        (["serve", "tests.server.apps", "--access-log", "/no/such/f"], "no such file or directory"),
+        (["serve", "tests.server.apps", "-e", "ssl:443"], "TLS ends at the proxy"),
+        (["serve", "tests.server.apps", "--trusted-proxies", "*"], "how --proxy-headers works"),
+        (["serve", "tests.server.apps", "--proxy-headers-host", "X"], "how --proxy-headers works"),
+        (
+            ["serve", "tests.server.apps", "--proxy-headers", "--trusted-proxies", "here"],
+            "a trusted proxy is an address, a network or *",
+        ),
         (
             ["serve", "tests.server.apps", "--extension", "tests.server.apps:NOT_A_FACTORY"],
             "an extension factory has a name and a method negotiate()",
@@ -114,6 +167,9 @@ def test_an_application_is_named_by_module_and_attribute():
     assert cli.load("tests.server.apps:hello") is apps.hello
     assert cli.load("tests.server.apps:Holder.inner") is apps.hello
     assert cli.load("tests.server.apps") is apps.application
+    # As Django's settings have it.
+    assert cli.load("tests.server.apps.hello") is apps.hello
+    assert cli.load("tests.server.apps.application") is apps.application
 
 
 def test_a_module_that_fails_to_import_says_so_itself(tmp_path, monkeypatch):
@@ -163,6 +219,49 @@ def test_every_option_arrives():
     assert given is apps.factory
     assert config_of("--uds", "/x").uds == "/x"
     assert config_of("--fd", "3").fd == 3
+
+
+@pytest.mark.parametrize("name", ["accept", "websocket-connect", "websocket_connect"])
+def test_names_of_daphne(name):
+    arguments = f"""
+        -e tcp:1 -u /run/a.sock --uds-mode 660 --fd 4 -s me -t 5 --{name}-timeout 6
+        --websocket_timeout 7 --websocket-max-message-size 8 --websocket-max-frame-size 9
+        --application-close-timeout 10 --proxy-headers --proxy-headers-host X-Real-IP
+        --proxy-headers-port X-Real-Port --trusted-proxies 10.0.0.0/8,192.0.2.1
+    """
+    config = config_of(*arguments.replace(f"{name}-timeout 6", _spelled(name)).split())
+    assert config.endpoints() == [
+        Endpoint(fd=4),
+        Endpoint(uds="/run/a.sock", uds_mode=0o660),
+        Endpoint(host="0.0.0.0", port=1),
+    ]
+    assert (config.server_header, config.http_timeout_s, config.accept_timeout_s) == ("me", 5, 6)
+    assert (config.websocket_timeout_s, config.application_close_timeout_s) == (7, 10)
+    assert (config.websocket.message_bytes, config.websocket.frame_bytes) == (8, 9)
+    assert config.proxy_headers == ProxyHeaders(
+        address="X-Real-IP", port="X-Real-Port", trusted=["10.0.0.0/8", "192.0.2.1"]
+    )
+    assert config_of("--no-server-name").server_header == ""
+    assert config_of("--unix-socket", "/x").endpoints() == [Endpoint(uds="/x")]
+
+
+def _spelled(name):
+    return f"{name}_timeout 6" if "_" in name else f"{name}-timeout 6"
+
+
+def test_minus_one_is_for_ever():
+    config = config_of("--websocket_timeout", "-1", "--websocket_connect_timeout", "-1")
+    assert (config.websocket_timeout_s, config.accept_timeout_s) == (0, 0)
+    assert config_of("--ping-interval", "0.5").ping_interval_s == 0.5
+
+
+def test_it_listens_at_each_place_that_is_named():
+    assert config_of().endpoints() == [Endpoint(host="127.0.0.1", port=8000)]
+    assert config_of("--port", "1").endpoints() == [Endpoint(port=1)]
+    assert config_of("--bind", "::1").endpoints() == [Endpoint(host="::1")]
+    assert config_of("--uds", "/x").endpoints() == [Endpoint(uds="/x")]
+    both = config_of("--uds", "/x", "--port", "1").endpoints()
+    assert both == [Endpoint(port=1), Endpoint(uds="/x")]
 
 
 def test_an_extension_that_is_not_there():
@@ -229,8 +328,7 @@ async def command(name, *arguments, pass_fds=()):
         *COMMAND,
         "serve",
         f"tests.server.apps:{name}",
-        "--port",
-        "0",
+        *([] if {"--fd", "--uds"} & set(arguments) else ["--port", "0"]),
         *arguments,
         cwd=ROOT,
         env=os.environ | {"PYTHONWARNINGS": "default", "PYTHONASYNCIODEBUG": "0"},
@@ -358,3 +456,38 @@ async def test_the_log_goes_to_stderr_in_lines():
         )
         running.process.terminate()
         await running.end()
+
+
+@in_one_loop
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        (["--access-log"], "stderr"),
+        ([], "stderr"),
+        (["--access-log", "-"], "stdout"),
+        (["--access-log", "FILE"], "file"),
+        (["--access-log", "FILE", "-v", "0"], "file"),
+        (["--access-log", "--log-level", "warning"], "stderr"),
+        (["--log-level", "warning"], "nowhere"),
+        (["--no-access-log"], "nowhere"),
+        (["-v", "0"], "nowhere"),
+    ],
+)
+async def test_where_the_access_log_goes(tmp_path, options, place):
+    file = tmp_path / "access.log"
+    options = [str(file) if option == "FILE" else option for option in options]
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        number = inherited.fileno()
+        options += ["--fd", str(number)]
+        async with command("application", *options, pass_fds=[number]) as running:
+            async with connected(inherited.getsockname()) as client:
+                assert (await client.get("/some/path")).status == 200
+            running.process.terminate()
+            assert await running.end() == 0
+    written = {
+        "stderr": "\n".join(running.log),
+        "stdout": "\n".join(running.told),
+        "file": file.read_text() if file.exists() else "",
+    }
+    for where, text in written.items():
+        assert text.count('"GET /some/path HTTP/1.1" 200') == (where == place), where

@@ -1,13 +1,16 @@
 """The page about the server names what there is, and its example runs."""
 
+import argparse
 import re
 
 from headrace import cli
+from headrace.server.config import Config
 from tests.documented import DOCS, documented
 
 from .clients import connected
 
 PAGE = (DOCS / "server.md").read_text()
+OPTIONS, _, DAPHNE = PAGE.partition("## Coming from Daphne")
 
 
 def options():
@@ -17,8 +20,17 @@ def options():
             yield action
 
 
+#: What holds where the option is not given, and the parser can't say.
+UNSAID = {
+    "--bind": Config().host,
+    "--port": str(Config().port),
+    "--max-body-bytes": "none",
+    "--proxy-headers": "off",
+}
+
+
 def test_every_option_has_a_row_with_its_default():
-    rows = dict(re.findall(r"^\| `(--[a-z-]+)`[^|]*\| ([^|]*)\|", PAGE, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(--[a-z-]+)`[^|]*\| ([^|]*)\|", OPTIONS, re.MULTILINE))
     for option in options():
         name = option.option_strings[0]
         if name == "--slow-client":
@@ -26,16 +38,25 @@ def test_every_option_has_a_row_with_its_default():
             assert f"| `{option.default}` (the default) |" in PAGE
             continue
         default = rows.pop(name).strip(" `")
-        if isinstance(option.default, bool):
+        if name in UNSAID:
+            assert not option.default
+            assert default == UNSAID[name]
+        elif isinstance(option.default, bool):
             assert default == "on"
         elif isinstance(option.default, float):
             assert float(default) == option.default
+        elif option.default in (None, [], argparse.SUPPRESS):
+            assert default == ""
         else:
-            assert default == ("" if option.default in (None, []) else str(option.default)) or (
-                name,
-                default,
-            ) == ("--max-body-bytes", "none")
+            assert default == str(option.default)
     assert rows == {}
+
+
+def test_every_name_of_daphnes_options_is_there():
+    named = {name for option in options() for name in option.option_strings}
+    daphnes = set(re.findall(r"(?<![-\w])--?[a-z][-a-z_]*", DAPHNE))
+    assert daphnes <= named
+    assert len(daphnes) > 20
 
 
 async def test_the_example_serves():
@@ -46,3 +67,7 @@ async def test_the_example_serves():
             assert (await client.get()).body == b"hello"
 
     assert await page.serve_for_a_while(use) == 1
+
+
+def test_the_example_of_a_thread_serves():
+    assert documented("server.md").fetch("/") == b"hello"

@@ -4,7 +4,9 @@ import argparse
 import asyncio
 import gc
 import importlib
+import importlib.util
 import logging
+import logging.handlers
 import os
 import sys
 import threading
@@ -16,8 +18,10 @@ from ..protocols.extensions import ExtensionFactory
 from ..protocols.http1 import Http1Limits
 from ..protocols.websocket import Limits
 from .config import Config, Lifespan
+from .endpoint import Endpoint
 from .lifespan import LifespanFailed
 from .outbox import SlowClientPolicy
+from .proxy import ProxyHeaders
 from .running import new_event_loop
 from .running import run as run_server
 from .server import Server
@@ -25,6 +29,9 @@ from .server import Server
 __all__ = ["load", "register", "run"]
 
 logger = logging.getLogger("headrace.server")
+
+#: The level of the log that goes with each ``--verbosity``.
+_VERBOSITY = ("warning", "info", "debug", "debug")
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -45,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     That is 0 after a stop, and 1 where the application could not start. Raises
     ConfigurationError for what can't be as the options want it.
     """
-    _configure_logging(options.log_level)
+    _configure_logging(options)
     sys.path.insert(0, os.path.abspath(options.app_dir))
     app = load(options.application)
     if not callable(app):
@@ -54,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
             f"{app!r:.40}: write MODULE:NAME, for instance mysite.asgi:application"
         )
     try:
-        _run(Server(app, _config(options)))
+        _run(Server(app, _config(options)), debug=options.verbosity >= 3)
     except LifespanFailed as error:
         print(f"headrace: {error}", file=sys.stderr)
         return 1
@@ -64,15 +71,18 @@ def run(options: argparse.Namespace) -> int:
 def load(path: str) -> Any:
     """Import what ``MODULE:NAME`` names; ``MODULE`` alone stands for ``MODULE:application``.
 
+    The dotted path of Django's settings, ``MODULE.NAME``, does as well.
     Raises ConfigurationError that says which half is wrong.
     """
-    module_name, _, name = path.partition(":")
-    name = name or "application"
+    module_name, colon, name = path.partition(":")
     if "/" in module_name or module_name.endswith(".py"):
         raise ConfigurationError(
             f"{path!r} is a file: write the name to import it by, "
             "for instance mysite.asgi:application"
         )
+    if not colon and (dotted := _dotted(path)) is not None:
+        module_name, name = dotted
+    name = name or "application"
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -99,12 +109,26 @@ def load(path: str) -> Any:
     return found
 
 
-def _run(server: Server) -> None:
+def _dotted(path: str) -> tuple[str, str] | None:
+    """Split ``mysite.asgi.application``; None where it is all the name of a module."""
+    module_name, _, name = path.rpartition(".")
+    try:
+        found = importlib.util.find_spec(path)
+    except ModuleNotFoundError as error:
+        if error.name != path:
+            return None  # not even what it would be in is there
+        found = None  # what it is in is a module, not a package
+    except (ImportError, ValueError):
+        return None  # the name of nothing: `import_module` says why
+    return (module_name, name) if module_name and found is None else None
+
+
+def _run(server: Server, *, debug: bool) -> None:
     # What was imported lives as long as the process: a full garbage collection, which stops
     # every connection, need not walk through it again and again.
     gc.collect()
     gc.freeze()
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    with asyncio.Runner(debug=debug or None, loop_factory=new_event_loop) as runner:
         run_server(server, runner.get_loop())
         if server.hurried and _threads_left():
             # Python would wait for them, and nothing can end a thread that blocks.
@@ -121,28 +145,57 @@ def _threads_left() -> bool:
     )
 
 
-def _configure_logging(level: str) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    root = logging.getLogger("headrace")
-    root.addHandler(handler)
-    root.setLevel(level.upper())
+def _configure_logging(options: argparse.Namespace) -> None:
+    level = options.log_level or _VERBOSITY[options.verbosity]
+    try:
+        formatter = logging.Formatter(options.log_fmt)
+    except ValueError as error:
+        raise ConfigurationError(f"--log-fmt {options.log_fmt!r}: {error}") from None
+    _log_to(logging.getLogger("headrace"), logging.StreamHandler(), formatter, level)
+    if isinstance(options.access_log, str):
+        # Asked for by name, it is written whatever the level of the rest.
+        _log_to(
+            logging.getLogger("headrace.access"), _opened(options.access_log), formatter, "info"
+        )
+
+
+def _log_to(
+    logger: logging.Logger, handler: logging.Handler, formatter: logging.Formatter, level: str
+) -> None:
+    handler.setFormatter(formatter)
+    logger.addHandler(handler)
+    logger.setLevel(level.upper())
     # The application's own logging, Django's LOGGING say, may add to this, not repeat it.
-    root.propagate = False
+    logger.propagate = False
+
+
+def _opened(path: str) -> logging.Handler:
+    """Return the handler for ``--access-log``; a file that logrotate moves is opened anew."""
+    if path in ("", "-"):
+        return logging.StreamHandler(sys.stdout if path else sys.stderr)
+    try:
+        return logging.handlers.WatchedFileHandler(path)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigurationError(f"--access-log {path}: {reason}") from None
 
 
 def _config(options: argparse.Namespace) -> Config:
     extensions: list[ExtensionFactory] = [_extension(path) for path in options.extension]
     if options.compression:
         extensions.append(DeflateFactory())
+    first, *also = _endpoints(options)
     return Config(
-        host=options.bind,
-        port=options.port,
-        uds=options.uds,
-        fd=options.fd,
+        host=first.host,
+        port=first.port,
+        uds=first.uds,
+        uds_mode=first.uds_mode,
+        fd=first.fd,
+        also=tuple(also),
+        proxy_headers=_proxy_headers(options),
         root_path=options.root_path,
         lifespan=options.lifespan,
-        access_log=options.access_log,
+        access_log=options.access_log is not False,
         server_header=options.server_name,
         backlog=options.backlog,
         http=Http1Limits(
@@ -151,10 +204,14 @@ def _config(options: argparse.Namespace) -> Config:
             keep_alive_s=options.keep_alive,
         ),
         websocket=Limits(
-            message_bytes=options.max_message_bytes, frame_bytes=options.max_message_bytes
+            message_bytes=options.max_message_bytes,
+            frame_bytes=options.max_frame_bytes or options.max_message_bytes,
         ),
         write_timeout_s=options.write_timeout,
+        http_timeout_s=options.http_timeout,
         accept_timeout_s=options.accept_timeout,
+        websocket_timeout_s=options.websocket_timeout,
+        application_close_timeout_s=options.application_close_timeout,
         ping_interval_s=options.ping_interval,
         ping_timeout_s=options.ping_timeout,
         close_timeout_s=options.close_timeout,
@@ -163,6 +220,40 @@ def _config(options: argparse.Namespace) -> Config:
         slow_client=options.slow_client,
         inbox_limit=options.inbox_limit,
         shutdown_timeout_s=options.shutdown_timeout,
+    )
+
+
+def _endpoints(options: argparse.Namespace) -> list[Endpoint]:
+    """Return every place that the options name, or the one that nobody needs to."""
+    endpoints = []
+    if options.fd is not None:
+        endpoints.append(Endpoint(fd=options.fd))
+    if options.uds is not None:
+        endpoints.append(Endpoint(uds=options.uds, uds_mode=options.uds_mode))
+    endpoints += map(Endpoint.from_twisted, options.endpoint)
+    if options.bind is not None or options.port is not None or not endpoints:
+        address = {"host": options.bind, "port": options.port}
+        given: Any = {name: value for name, value in address.items() if value is not None}
+        endpoints.insert(0, Endpoint(**given))
+    return endpoints
+
+
+def _proxy_headers(options: argparse.Namespace) -> ProxyHeaders | None:
+    named = {
+        "--proxy-headers-host": options.proxy_headers_host,
+        "--proxy-headers-port": options.proxy_headers_port,
+        "--trusted-proxies": options.trusted_proxies,
+    }
+    if not options.proxy_headers:
+        for option, value in named.items():
+            if value is not None:
+                raise ConfigurationError(f"{option} says how --proxy-headers works: give that, too")
+        return None
+    defaults = ProxyHeaders()
+    return ProxyHeaders(
+        trusted=[text.strip() for text in (options.trusted_proxies or "").split(",") if text],
+        address=options.proxy_headers_host or defaults.address,
+        port=options.proxy_headers_port or defaults.port,
     )
 
 
@@ -182,14 +273,28 @@ def _add_options(serve: argparse.ArgumentParser) -> None:
         "application", metavar="MODULE:APP", help="the ASGI application, as mysite.asgi:application"
     )
     serve.add_argument("--app-dir", default=".", help="the folder to import from")
-    serve.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
 
-    where = serve.add_argument_group("where to listen")
-    where.add_argument("--bind", "-b", default=defaults.host, help="an address of this host")
-    where.add_argument("--port", "-p", default=defaults.port, type=int, help="0: any free one")
-    where.add_argument("--uds", "-u", metavar="PATH", help="a Unix socket instead")
-    where.add_argument("--fd", type=int, metavar="N", help="an inherited listening socket instead")
-
+    where = serve.add_argument_group("where to listen: at each place that is named")
+    where.add_argument(
+        "--bind", "-b", metavar="ADDRESS", help=f"an address of this host; default: {defaults.host}"
+    )
+    where.add_argument("--port", "-p", type=int, help=f"0: any free one; default: {defaults.port}")
+    where.add_argument("--uds", "--unix-socket", "-u", metavar="PATH", help="a Unix socket")
+    where.add_argument(
+        "--uds-mode",
+        type=_octal,
+        metavar="MODE",
+        help="the rights of its file, as 660; default: those that the umask leaves",
+    )
+    where.add_argument("--fd", type=int, metavar="N", help="an inherited listening socket")
+    where.add_argument(
+        "--endpoint",
+        "-e",
+        action="append",
+        default=[],
+        metavar="STRING",
+        help="one more, in Twisted's words: tcp:, unix:, fd: or systemd:; repeatable",
+    )
     where.add_argument(
         "--backlog",
         type=int,
@@ -204,16 +309,19 @@ def _add_options(serve: argparse.ArgumentParser) -> None:
         "--lifespan", default=defaults.lifespan, type=Lifespan, choices=list(Lifespan)
     )
     application.add_argument(
-        "--access-log",
-        action=argparse.BooleanOptionalAction,
-        default=defaults.access_log,
-        help="log a line for each request",
-    )
-    application.add_argument(
         "--server-name",
+        "-s",
         default=defaults.server_header,
         metavar="NAME",
         help="the Server header; '' leaves it out",
+    )
+    application.add_argument(
+        "--no-server-name",
+        dest="server_name",
+        action="store_const",
+        const="",
+        default=argparse.SUPPRESS,
+        help="leave the Server header out",
     )
     application.add_argument(
         "--shutdown-timeout",
@@ -221,6 +329,66 @@ def _add_options(serve: argparse.ArgumentParser) -> None:
         type=float,
         metavar="S",
         help="seconds that a stop waits for what is under way",
+    )
+
+    log = serve.add_argument_group("the log")
+    log.add_argument(
+        "--log-level",
+        choices=["debug", "info", "warning", "error"],
+        help="default: what --verbosity says",
+    )
+    log.add_argument(
+        "--verbosity",
+        "-v",
+        type=int,
+        default=1,
+        choices=range(len(_VERBOSITY)),
+        help="0: warnings, 1: information, 2: all, 3: and the event loop in its debug mode",
+    )
+    log.add_argument(
+        "--log-fmt",
+        default="%(asctime)s %(levelname)s %(name)s %(message)s",
+        metavar="FORMAT",
+        help="a format of Python's logging",
+    )
+    log.add_argument(
+        "--access-log",
+        nargs="?",
+        const="",
+        default=True,
+        metavar="FILE",
+        help="a line for each request, here, on the standard output (-) or in a file; "
+        "default: in the log",
+    )
+    log.add_argument(
+        "--no-access-log",
+        dest="access_log",
+        action="store_const",
+        const=False,
+        default=argparse.SUPPRESS,
+        help="no such lines",
+    )
+
+    proxy = serve.add_argument_group("behind a proxy")
+    proxy.add_argument(
+        "--proxy-headers",
+        action="store_true",
+        help="believe our proxies where a request came from: X-Forwarded-For, -Port and -Proto",
+    )
+    proxy.add_argument(
+        "--trusted-proxies",
+        metavar="NETWORK,...",
+        help="our proxies, beside this host and who comes by the Unix socket; *: everybody",
+    )
+    proxy.add_argument(
+        "--proxy-headers-host",
+        metavar="HEADER",
+        help="the header with the client's address; default: X-Forwarded-For",
+    )
+    proxy.add_argument(
+        "--proxy-headers-port",
+        metavar="HEADER",
+        help="the header with the client's port; default: X-Forwarded-Port",
     )
 
     limits = serve.add_argument_group("limits (bytes and seconds)")
@@ -249,29 +417,62 @@ def _add_options(serve: argparse.ArgumentParser) -> None:
         help="that a client may take nothing of its response",
     )
     limits.add_argument(
+        "--http-timeout",
+        "-t",
+        type=_seconds,
+        default=defaults.http_timeout_s,
+        metavar="S",
+        help="for the application to answer a request; 0: no end",
+    )
+    limits.add_argument(
         "--max-message-bytes",
+        "--websocket-max-message-size",
         type=int,
         default=defaults.websocket.message_bytes,
         metavar="N",
         help="of a WebSocket",
     )
     limits.add_argument(
+        "--max-frame-bytes",
+        "--websocket-max-frame-size",
+        type=int,
+        metavar="N",
+        help="of a WebSocket; default: those of a message",
+    )
+    limits.add_argument(
         "--accept-timeout",
-        type=float,
+        "--websocket-connect-timeout",
+        "--websocket_connect_timeout",
+        type=_seconds,
         default=defaults.accept_timeout_s,
         metavar="S",
-        help="for the application to accept a WebSocket",
+        help="for the application to accept a WebSocket; 0: no end",
+    )
+    limits.add_argument(
+        "--websocket-timeout",
+        "--websocket_timeout",
+        type=_seconds,
+        default=defaults.websocket_timeout_s,
+        metavar="S",
+        help="that a WebSocket may live; 0: no end",
+    )
+    limits.add_argument(
+        "--application-close-timeout",
+        type=_seconds,
+        default=defaults.application_close_timeout_s,
+        metavar="S",
+        help="for the application to end once its client is gone; 0: no end",
     )
     limits.add_argument(
         "--ping-interval",
-        type=float,
+        type=_seconds,
         default=defaults.ping_interval_s,
         metavar="S",
         help="of silence before a ping; 0: never",
     )
     limits.add_argument(
         "--ping-timeout",
-        type=float,
+        type=_seconds,
         default=defaults.ping_timeout_s,
         metavar="S",
         help="for the answer to a ping; 0: no end",
@@ -317,3 +518,16 @@ def _add_options(serve: argparse.ArgumentParser) -> None:
         metavar="MODULE:NAME",
         help="a WebSocket extension factory of your own, preferred to compression; repeatable",
     )
+
+
+def _seconds(text: str) -> float:
+    """Read a time; Daphne's -1, for ever, is our 0."""
+    seconds = float(text)
+    return 0.0 if seconds == -1 else seconds
+
+
+def _octal(text: str) -> int:
+    return int(text, 8)
+
+
+_seconds.__name__, _octal.__name__ = "time", "mode"

@@ -13,7 +13,9 @@ from ..protocols.deflate import DeflateFactory
 from ..protocols.extensions import ExtensionFactory
 from ..protocols.http1 import Http1Limits, RequestReceived
 from ..protocols.websocket import Limits
+from .endpoint import Endpoint
 from .outbox import SlowClientPolicy
+from .proxy import ProxyHeaders
 
 __all__ = ["Config", "Lifespan", "Watcher"]
 
@@ -62,7 +64,7 @@ class Watcher(Protocol):
 class Config:
     """Settings of one server.
 
-    It listens on ``fd``, else on ``uds``, else on ``host`` and ``port``.
+    It listens on ``fd``, else on ``uds``, else on ``host`` and ``port``; and on ``also``.
     """
 
     host: str = "127.0.0.1"
@@ -70,9 +72,16 @@ class Config:
     port: int = 8000
     #: The path of a Unix socket.
     uds: str | None = None
+    #: The rights of its file, as 0o660; None: those that the umask leaves.
+    uds_mode: int | None = None
     #: A listening socket that was inherited.
     fd: int | None = None
+    #: More places to listen.
+    also: Sequence[Endpoint] = ()
     backlog: int = 2048
+
+    #: Which headers say where a request came from; None: none does.
+    proxy_headers: ProxyHeaders | None = None
 
     root_path: str = ""
     lifespan: Lifespan = Lifespan.AUTO
@@ -85,12 +94,18 @@ class Config:
     websocket: Limits = field(default_factory=Limits)
     #: A client that takes nothing of a response for so long is cut off.
     write_timeout_s: float = 60.0
-    #: How long the application may take to accept or refuse a WebSocket.
+    #: The longest that a response may take once the request is there; 0: as long as it takes.
+    http_timeout_s: float = 0.0
+    #: How long the application may take to accept or refuse a WebSocket; 0: as long as it takes.
     accept_timeout_s: float = 10.0
+    #: The longest that a WebSocket may live; 0: as long as it lives.
+    websocket_timeout_s: float = 0.0
+    #: How long the application may take to end once its client is gone; 0: as long as it takes.
+    application_close_timeout_s: float = 10.0
     #: After so long without a message a ping asks whether the client is there; 0: never.
     ping_interval_s: float = 20.0
     #: A ping that has no answer after so long ends the connection; 0: it never does.
-    ping_timeout_s: float = 20.0
+    ping_timeout_s: float = 30.0
     #: How long the client may take to answer our close frame.
     close_timeout_s: float = 10.0
     #: Extensions that a client may use, in the order of our preference.
@@ -114,20 +129,25 @@ class Config:
                 raise ConfigurationError(
                     f"{name} must be one of {listed}, not {getattr(self, name)!r}"
                 ) from None
-        if not 0 <= self.port <= 65535:
-            raise ConfigurationError(f"port must be from 0 to 65535, not {self.port}")
+        self.endpoints()
         for name in ("backlog", "outbox_limit_bytes", "inbox_limit"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in (
             "write_timeout_s",
-            "accept_timeout_s",
             "close_timeout_s",
             "shutdown_timeout_s",
         ):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"{name} must be more than 0, not {getattr(self, name)}")
-        for name in ("ping_interval_s", "ping_timeout_s"):
+        for name in (
+            "http_timeout_s",
+            "accept_timeout_s",
+            "websocket_timeout_s",
+            "application_close_timeout_s",
+            "ping_interval_s",
+            "ping_timeout_s",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"{name} must be 0 (off) or more")
         if self.root_path and (self.root_path[0] != "/" or self.root_path[-1] == "/"):
@@ -138,3 +158,10 @@ class Config:
             raise ConfigurationError(
                 f"server_header must be printable ASCII, not {self.server_header!r}"
             )
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return every place to listen."""
+        first = Endpoint(
+            host=self.host, port=self.port, uds=self.uds, uds_mode=self.uds_mode, fd=self.fd
+        )
+        return [first, *self.also]

@@ -233,11 +233,19 @@ class Connection(asyncio.Protocol):
     def _begin(self, request: RequestReceived) -> None:
         runtime = self._runtime
         runtime.counters.requests += 1
-        scope = http_scope(
-            request, runtime, scheme="http", client=self._client, server=self._server
+        client, scheme = self._origin(request)
+        scope = http_scope(request, runtime, scheme=scheme, client=client, server=self._server)
+        exchange = self._exchange = Exchange(
+            runtime, self, self._engine, self._outbox, request, client=client
         )
-        exchange = self._exchange = Exchange(runtime, self, self._engine, self._outbox, request)
         exchange.start(scope)
+
+    def _origin(self, request: RequestReceived) -> tuple[Address | None, str]:
+        """Return where the request came from, and by which scheme."""
+        headers = self._runtime.config.proxy_headers
+        if headers is None:
+            return self._client, "http"
+        return headers.origin(request.headers, self._client)
 
     def finished(self) -> None:
         """Go on after a response that is complete, or that never will be."""
@@ -252,23 +260,23 @@ class Connection(asyncio.Protocol):
     def _open_websocket(self, request: RequestReceived, *, has_body: bool) -> None:
         runtime = self._runtime
         engine = self._engine
+        client, scheme = self._origin(request)
         try:
             handshake = parse_handshake(request.method, request.http_version, request.headers)
             if has_body or engine.state is not READ:
                 raise HandshakeError("a WebSocket's handshake has no body: send none")
         except HandshakeError as error:
             runtime.counters.refused += 1
-            logger.info("%s: handshake refused with %d: %s", self.peer, error.status, error)
-            log_access(runtime, self.peer, request, error.status)
+            peer = peer_name(client)
+            logger.info("%s: handshake refused with %d: %s", peer, error.status, error)
+            log_access(runtime, peer, request, error.status)
             if runtime.config.watcher is not None:
-                runtime.config.watcher.request(self.peer, request, error.status, None)
+                runtime.config.watcher.request(peer, request, error.status, None)
             engine.refuse(error.status, str(error), error.headers)
             self.after()
             return
-        opening = _Http1Opening(runtime, engine, handshake, self._outbox, request, self._client)
-        stream = WebSocketStream(
-            runtime, self._transport, self._outbox, opening, client=self._client
-        )
+        opening = _Http1Opening(runtime, engine, handshake, self._outbox, request, client)
+        stream = WebSocketStream(runtime, self._transport, self._outbox, opening, client=client)
         self._outbox.owner = stream
         runtime.wheel.cancel(self)
         self._transport.set_protocol(cast("asyncio.BaseProtocol", stream))
@@ -278,8 +286,8 @@ class Connection(asyncio.Protocol):
             websocket_scope(
                 request,
                 runtime,
-                scheme="http",
-                client=self._client,
+                scheme=scheme,
+                client=client,
                 server=self._server,
                 subprotocols=handshake.subprotocols,
                 extension=EXTENSION,

@@ -21,6 +21,7 @@ from .asgi import (
     comes_of_disconnect,
     message_type,
     outgoing_headers,
+    peer_name,
     printable,
     refusal_level,
     refusal_status,
@@ -28,7 +29,7 @@ from .asgi import (
 )
 from .inbox import Inbox
 from .outbox import Outbox
-from .runtime import Message, Runtime, Scope
+from .runtime import Address, Message, Runtime, Scope
 
 __all__ = ["Exchange", "log_access"]
 
@@ -41,11 +42,6 @@ BODY_BYTES = 64 * 1024
 
 class Carrier(Protocol):
     """The connection that an exchange happens on."""
-
-    @property
-    def peer(self) -> str:
-        """The client, as the log names it."""
-        ...
 
     def go_on(self) -> None:
         """Read what was left unread."""
@@ -64,6 +60,7 @@ class Exchange(Inbox):
         "_began",
         "_begun",
         "_body_complete",
+        "_client",
         "_connection",
         "_engine",
         "_gone",
@@ -72,6 +69,7 @@ class Exchange(Inbox):
         "_runtime",
         "_started",
         "_status",
+        "_task",
         "_waiting_bytes",
         "active",
     )
@@ -83,9 +81,13 @@ class Exchange(Inbox):
         engine: Http1Engine,
         outbox: Outbox,
         request: RequestReceived,
+        *,
+        client: Address | None,
     ) -> None:
         super().__init__(runtime.turn)
         self._runtime = runtime
+        self._client = client
+        self._task: asyncio.Task[None] | None = None
         self._connection = connection
         self._engine = engine
         self._outbox = outbox
@@ -108,15 +110,22 @@ class Exchange(Inbox):
         """Whether as much of the body waits as may."""
         return self._waiting_bytes >= BODY_BYTES
 
+    @property
+    def peer(self) -> str:
+        """The client, as the log names it: behind a proxy, each request has its own."""
+        return peer_name(self._client)
+
     def start(self, scope: Scope) -> None:
         """Run the application."""
-        self._runtime.run(self._run(scope))
+        self._task = self._runtime.run(self._run(scope))
 
     # From the connection
 
     def body(self, data: bytes, *, more: bool) -> None:
         """Take a part of the request's body."""
         self._body_complete = not more
+        if not more and self._runtime.config.http_timeout_s:
+            self._limit_time()
         self._waiting_bytes += len(data)
         events = self._events
         if events:
@@ -135,6 +144,28 @@ class Exchange(Inbox):
         self._log(status)
         self._events.append({"type": "http.disconnect"})
         self.note()
+        assert self._task is not None
+        self._runtime.end_in_time(self._task, self.peer)
+
+    def _limit_time(self) -> None:
+        """See to it that there is an answer in time."""
+        task, runtime = self._task, self._runtime
+        assert task is not None
+        timer = runtime.loop.call_later(runtime.config.http_timeout_s, self._take_no_longer)
+        task.add_done_callback(lambda _: timer.cancel())
+
+    def _take_no_longer(self) -> None:
+        if self._answered or self._gone:
+            return
+        logger.error(
+            "%s: the application has not answered %s in %g s",
+            self.peer,
+            _named(self._request),
+            self._runtime.config.http_timeout_s,
+        )
+        self._fail(503, "the application took too long to answer")
+        assert self._task is not None
+        self._runtime.end_in_time(self._task, self.peer)
 
     # To and from the application
 
@@ -224,7 +255,7 @@ class Exchange(Inbox):
                 # Not by the server, which sees to the connection first.
                 logger.error(
                     "%s: the application was cancelled, on %s",
-                    self._connection.peer,
+                    self.peer,
                     _named(self._request),
                 )
             self._fail(500, "the application could not answer")
@@ -233,19 +264,19 @@ class Exchange(Inbox):
             raise
         except BaseException as error:  # sys.exit() in a view ends no server
             if self._gone and comes_of_disconnect(error):
-                logger.debug("%s: the application ended with %r", self._connection.peer, error)
+                logger.debug("%s: the application ended with %r", self.peer, error)
                 return
             status = refusal_status(error)
             if status is not None and not self._started:
                 reason = printable(str(error))
-                level, peer = refusal_level(error), self._connection.peer
+                level, peer = refusal_level(error), self.peer
                 logger.log(level, "%s: refused with %d: %s", peer, status, reason)
                 self._fail(status, reason)
                 return
             self._runtime.counters.application_errors += 1
             logger.exception(
                 "%s: the application raised %s on %s",
-                self._connection.peer,
+                self.peer,
                 type(error).__name__,
                 _named(self._request),
             )
@@ -255,7 +286,7 @@ class Exchange(Inbox):
                 self._runtime.counters.application_errors += 1
                 logger.error(
                     "%s: the application returned without a complete response to %s",
-                    self._connection.peer,
+                    self.peer,
                     _named(self._request),
                 )
                 self._fail(500, "the application could not answer")
@@ -266,7 +297,7 @@ class Exchange(Inbox):
             self._complete(self._status if self._begun else status)
 
     def _log(self, status: int) -> None:
-        runtime, peer, request = self._runtime, self._connection.peer, self._request
+        runtime, peer, request = self._runtime, self.peer, self._request
         log_access(runtime, peer, request, status, self._began)
         if (watcher := runtime.config.watcher) is not None:
             watcher.request(peer, request, status, time.monotonic() - self._began)

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import email.utils
+import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from ..exceptions import CloseCode
 from ..protocols.websocket import Timeouts
 from .config import Config
+from .endpoint import Address
 from .turn import Turn
 from .wheel import Wheel
 
@@ -26,10 +28,10 @@ __all__ = [
     "Send",
 ]
 
+logger = logging.getLogger("headrace.server")
+
 Scope = dict[str, Any]
 Message = dict[str, Any]
-#: Host and port.
-Address = tuple[str, int | None]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -121,6 +123,21 @@ class Runtime:
         """Learn that a task of the application is done."""
         self.tasks.discard(task)
         self.check_quiet()
+
+    def end_in_time(self, task: asyncio.Task[None], peer: str) -> None:
+        """Give the application, whose client is gone, some time to end; then cancel it."""
+        timeout_s = self.config.application_close_timeout_s
+        if timeout_s and not task.done():
+            timer = self.loop.call_later(timeout_s, self._end, task, peer)
+            task.add_done_callback(lambda _: timer.cancel())
+
+    def _end(self, task: asyncio.Task[None], peer: str) -> None:
+        logger.warning(
+            "%s: the application has not ended in %g s after its client: it is cancelled",
+            peer,
+            self.config.application_close_timeout_s,
+        )
+        task.cancel()
 
     def enter(self, connection: Drainable) -> None:
         """Learn of a connection."""

@@ -24,6 +24,7 @@ from typing import Any, Self
 from ..exceptions import CloseCode, ConfigurationError
 from .config import Config
 from .connection import Connection
+from .endpoint import Endpoint
 from .lifespan import LifespanTask
 from .runtime import ASGIApplication, Counters, Runtime
 from .turn import Turn
@@ -61,7 +62,7 @@ class Server:
         self._signal = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._socket_file: tuple[str, int] | None = None
+        self._socket_files: list[tuple[str, int]] = []
 
     @property
     def addresses(self) -> list[str]:
@@ -70,10 +71,12 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The TCP port of the first listening socket."""
-        name = self._sockets()[0].getsockname()
-        port: int = name[1]
-        return port
+        """The TCP port of the first listening socket that has one."""
+        for sock in self._sockets():
+            if not _is_unix(sock):
+                port: int = sock.getsockname()[1]
+                return port
+        raise RuntimeError("the server listens on no TCP port")
 
     @property
     def url(self) -> str:
@@ -113,22 +116,28 @@ class Server:
         """
         assert self._runtime is None, "the server has been started"
         loop = asyncio.get_running_loop()
-        sock = self._bind()
         runtime = self._runtime = Runtime(
             app=self.app, config=self.config, loop=loop, turn=Turn(loop), wheel=Wheel(loop)
         )
+        sockets: list[socket.socket] = []
         lifespan = self._lifespan = LifespanTask(self.app, self.config.lifespan)
         try:
+            for endpoint in self.config.endpoints():
+                sockets.append(self._bind(endpoint))  # noqa: PERF401 - those bound get closed
             await lifespan.start()
             runtime.state = lifespan.state
-            listener = await self._listen(runtime, sock)
+            for sock in sockets:
+                self._listeners.append(await self._listen(runtime, sock))
         except BaseException:
-            sock.close()
-            self._remove_socket_file()
+            for listener in self._listeners:
+                listener.close()
+            self._listeners.clear()
+            for sock in sockets:
+                sock.close()
+            self._remove_socket_files()
             self._runtime = None
             await lifespan.stop(timeout_s=CANCELLED_S)
             raise
-        self._listeners.append(listener)
 
     async def _listen(self, runtime: Runtime, sock: socket.socket) -> asyncio.Server:
         loop, backlog = runtime.loop, self.config.backlog
@@ -157,7 +166,7 @@ class Server:
         deadline = runtime.loop.time() + config.shutdown_timeout_s
         for listener in self._listeners:
             listener.close()
-        self._remove_socket_file()
+        self._remove_socket_files()
         for connection in list(runtime.connections):
             connection.drain()
         runtime.check_quiet()
@@ -303,33 +312,27 @@ class Server:
     def _sockets(self) -> Sequence[socket.socket]:
         return [sock for listener in self._listeners for sock in listener.sockets]
 
-    def _bind(self) -> socket.socket:
-        config = self.config
+    def _bind(self, endpoint: Endpoint) -> socket.socket:
         try:
-            if config.fd is not None:
-                return socket.socket(fileno=os.dup(config.fd))
-            if config.uds is not None:
-                return self._bind_unix(config.uds)
-            family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+            if endpoint.fd is not None:
+                return socket.socket(fileno=os.dup(endpoint.fd))
+            if endpoint.uds is not None:
+                return self._bind_unix(endpoint.uds, endpoint.uds_mode)
+            family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
             sock = socket.socket(family, socket.SOCK_STREAM)
             try:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.bind((config.host, config.port))
+                sock.bind((endpoint.host, endpoint.port))
             except BaseException:
                 sock.close()
                 raise
         except OSError as error:
-            where = (
-                f"file descriptor {config.fd}"
-                if config.fd is not None
-                else config.uds or f"{config.host} port {config.port}"
-            )
             hint = _HINTS.get(error.errno or 0, "choose another with --bind, --port, --uds or --fd")
             reason = (error.strerror or str(error)).lower()
-            raise ConfigurationError(f"cannot listen on {where}: {reason}; {hint}") from error
+            raise ConfigurationError(f"cannot listen on {endpoint}: {reason}; {hint}") from error
         return sock
 
-    def _bind_unix(self, path: str) -> socket.socket:
+    def _bind_unix(self, path: str, mode: int | None) -> socket.socket:
         with contextlib.suppress(FileNotFoundError):
             # A socket that a killed server left behind may go; anything else may not.
             if stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
@@ -337,16 +340,17 @@ class Server:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.bind(path)
+            self._socket_files.append((path, os.stat(path).st_ino))
+            if mode is not None:
+                os.chmod(path, mode)
         except BaseException:
             sock.close()
             raise
-        self._socket_file = (path, os.stat(path).st_ino)
         return sock
 
-    def _remove_socket_file(self) -> None:
-        if self._socket_file is not None:
-            path, inode = self._socket_file
-            self._socket_file = None
+    def _remove_socket_files(self) -> None:
+        while self._socket_files:
+            path, inode = self._socket_files.pop()
             with contextlib.suppress(FileNotFoundError):
                 # Only our own: a successor may listen under the same name by now.
                 if os.stat(path).st_ino == inode:

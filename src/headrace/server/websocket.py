@@ -11,6 +11,7 @@ Rules of this file:
 
 import asyncio
 import logging
+import math
 from collections.abc import Hashable, Sequence
 from enum import IntEnum
 from typing import Any, Protocol
@@ -177,7 +178,8 @@ class WebSocketStream(Inbox):
         self._task = runtime.run(
             as_coroutine(runtime.app, scope, self.receive, self.send), self._ended
         )
-        runtime.wheel.schedule(self, runtime.loop.time() + runtime.config.accept_timeout_s)
+        if accept_timeout_s := runtime.config.accept_timeout_s:
+            runtime.wheel.schedule(self, runtime.loop.time() + accept_timeout_s)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Learn how the application ended, and close for it what it left open."""
@@ -247,6 +249,8 @@ class WebSocketStream(Inbox):
         self._disconnect()
         self.outbox.lost()
         self.resume()
+        if self._task is not None and not self._task.done():
+            runtime.end_in_time(self._task, self.peer)
 
     def pause_writing(self) -> None:
         """Learn that the socket takes no more."""
@@ -452,9 +456,11 @@ class WebSocketStream(Inbox):
         config = runtime.config
         if config.watcher is not None:
             config.watcher.websocket_accepted(self)
-        if 0 < config.ping_interval_s < config.accept_timeout_s:
+        if 0 < config.ping_interval_s < (config.accept_timeout_s or math.inf):
             runtime.wheel.schedule(self, engine.deadline())
         # Else the wheel looks at us when the accept was to be there; the ping is due later.
+        if config.websocket_timeout_s:
+            self._limit_life(config.websocket_timeout_s)
         for event in self._early or ():
             self.transmit(event, {})
         self._early = None
@@ -464,6 +470,16 @@ class WebSocketStream(Inbox):
             # In a turn of its own: the application's task, which accepts, is running now.
             self._pause_reading()
             runtime.loop.call_soon(self._begin_reading, data)
+
+    def _limit_life(self, timeout_s: float) -> None:
+        task = self._task
+        assert task is not None
+        timer = self._runtime.loop.call_later(timeout_s, self._live_no_longer)
+        task.add_done_callback(lambda _: timer.cancel())
+
+    def _live_no_longer(self) -> None:
+        if self.phase is OPEN:
+            self._close(CloseCode.GOING_AWAY, "this WebSocket has lived as long as one may")
 
     def _begin_reading(self, data: bytes) -> None:
         engine = self.engine
