@@ -101,7 +101,10 @@ class Worker:
         When the channel layer has failed it begins again, after a pause. Raises TypeError for
         a name that no channel of the layer can have.
         """
-        check_name: Any = getattr(self.channel_layer, "require_valid_channel_name", None)
+        layer: Any = self.channel_layer
+        check_name = getattr(layer, "require_valid_channel_name", None) or getattr(
+            layer, "valid_channel_name", None
+        )
         for channel in self.channels if check_name is not None else ():
             check_name(channel)
         pause_s = _PAUSE_S
