@@ -1,12 +1,15 @@
 import asyncio
+import time
+from unittest.mock import patch
 
 import pytest
 import websockets
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY, user_logged_in, user_logged_out
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.backends import cache, cached_db, db, signed_cookies
+from django.core.signing import b62_encode
 from django.test import AsyncClient
 
 from headrace.auth import (
@@ -482,31 +485,63 @@ async def test_login_from_a_synchronous_consumer(bob):
 # The documentation
 
 
-async def test_the_examples_of_the_page(ada, cookie):
+async def test_the_examples_of_the_page(ada, cookie, settings):
     page = documented("auth.md")
+    settings.HEADRACE = page.HEADRACE
     origin = "http://localhost:8000"
 
-    async def first_words(server, path, **headers):
-        address = f"ws://127.0.0.1:{server.port}{path}"
-        async with websockets.connect(address, origin=origin, additional_headers=headers) as socket:
+    def connect(path, subprotocols=None, **headers):
+        return websockets.connect(
+            f"ws://127.0.0.1:{server.port}{path}",
+            origin=origin,
+            subprotocols=subprotocols,
+            additional_headers=headers,
+        )
+
+    async def first_words(path, subprotocols=None, **headers):
+        async with connect(path, subprotocols, **headers) as socket:
             return await socket.recv()
 
-    async with Server(page.application, Config(port=0)) as server:
-        assert await first_words(server, "/inbox/", **cookie) == "Welcome, ada."
+    async def refusal(path, subprotocols=None, **headers):
         with pytest.raises(websockets.InvalidStatus) as e:
-            await first_words(server, "/inbox/")
-        assert e.value.response.status_code == 403
+            await first_words(path, subprotocols, **headers)
+        return e.value.response.status_code
+
+    async with Server(page.application, Config(port=0)) as server:
+        assert await first_words("/inbox/", **cookie) == "Welcome, ada."
+        assert await refusal("/inbox/") == 403
+
         token = page.make_token(ada)
-        assert await first_words(server, "/api/", authorization=f"Bearer {token}") == "ada"
-        assert await first_words(server, "/api/", authorization="Bearer forged") == "nobody"
-        assert await first_words(server, "/api/") == "nobody"
-        address = f"ws://127.0.0.1:{server.port}/door/"
-        async with websockets.connect(address, origin=origin) as socket:
+        assert await first_words("/api/", authorization=f"Bearer {token}") == "Hello, ada."
+        assert await first_words("/api/", ["chat", f"bearer.{token}"]) == "Hello, ada."
+        assert await refusal("/api/", authorization=f"Bearer {token}x") == 401
+        assert await refusal("/api/", **cookie) == 401
+        with patch.object(page.signer, "timestamp", lambda: b62_encode(int(time.time()) - 601)):
+            expired = page.make_token(ada)
+        assert await refusal("/api/", authorization=f"Bearer {expired}") == 401
+        assert await first_words("/either/", **cookie) == "Welcome, ada."
+        assert await first_words("/either/", authorization=f"Bearer {token}") == "Welcome, ada."
+        assert await refusal("/either/") == 403
+
+        assert await first_words("/lobby/", **cookie) == "You are ada."
+        assert await first_words("/lobby/") == "You are somebody."
+
+        async with connect("/door/") as socket:
             await socket.send("ada engine")
             assert await socket.recv() == "Hello, ada."
             await socket.send("ada wrong")
             assert await socket.recv() == "No."
-            await socket.send("bye")
-            assert await socket.recv() == "Goodbye."
-        assert await first_words(server, "/count/", **cookie) == "1"
-        assert await first_words(server, "/count/", **cookie) == "2"
+        assert await first_words("/count/", **cookie) == "1"
+        assert await first_words("/count/", **cookie) == "2"
+
+        async with connect("/inbox/", **cookie) as socket:
+            await sync_to_async(page.ban)(ada)
+            await socket.wait_closed()
+            assert (socket.close_code, socket.close_reason) == (4401, "banned")
+        assert await refusal("/inbox/", **cookie) == 403
+        assert await refusal("/api/", authorization=f"Bearer {token}") == 401
+
+    settings.HEADRACE = {}
+    async with Server(page.application, Config(port=0)) as server, connect("/door/") as socket:
+        await socket.send("bye")
+        assert await socket.recv() == "Goodbye."
