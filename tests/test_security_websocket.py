@@ -278,6 +278,21 @@ async def test_the_denier_waits_for_the_connection():
     assert events == ["received", "websocket.close"]
 
 
+async def test_a_denier_that_says_why():
+    class Talkative(WebsocketDenier):
+        async def connect(self):
+            assert self.scope["path"] == "/"
+            await self.accept()
+            await self.close(4003, "not from there")
+
+    async with (
+        Server(Talkative.as_asgi(), Config(port=0)) as server,
+        websockets.connect(f"ws://127.0.0.1:{server.port}/") as socket,
+    ):
+        await socket.wait_closed()
+    assert (socket.close_code, socket.close_reason) == (4003, "not from there")
+
+
 # On servers
 
 

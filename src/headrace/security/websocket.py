@@ -12,7 +12,7 @@ Rules of this file:
 """
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any
 from urllib.parse import ParseResult, urlparse
@@ -119,18 +119,50 @@ def AllowedHostsOriginValidator(application: ASGIApplication) -> OriginValidator
 
 
 class WebsocketDenier:
-    """An ASGI application that refuses each WebSocket before it is accepted."""
+    """An ASGI application that refuses each WebSocket before it is accepted.
+
+    Override ``connect`` to tell the client more: accept, and close with a code.
+    """
+
+    scope: Scope
+    _send: Send
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Wait for the connection's first event, and refuse it: the client gets a 403."""
-        del scope
+        """Wait for the connection's first event, and call ``connect()``."""
+        self.scope = scope
+        self._send = send
         await receive()
-        await send({"type": "websocket.close"})
+        await self.connect()
 
     @classmethod
     def as_asgi(cls) -> ASGIApplication:
         """Return an ASGI application, as a consumer's ``as_asgi`` does."""
-        return cls()
+
+        async def deny(scope: Scope, receive: Receive, send: Send) -> None:
+            await cls()(scope, receive, send)
+
+        return deny
+
+    async def connect(self) -> None:
+        """Refuse the WebSocket: the client gets a 403."""
+        await self.close()
+
+    async def accept(
+        self, subprotocol: str | None = None, headers: Iterable[tuple[bytes, bytes]] = ()
+    ) -> None:
+        """Accept it, for only then can the client be told a close code."""
+        await self._send(
+            {"type": "websocket.accept", "subprotocol": subprotocol, "headers": list(headers)}
+        )
+
+    async def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Close it; before it is accepted: refuse it."""
+        event: dict[str, Any] = {"type": "websocket.close"}
+        if code is not None:
+            event["code"] = code
+        if reason:
+            event["reason"] = reason
+        await self._send(event)
 
 
 def _parse(origins: list[bytes]) -> ParseResult | None:
