@@ -14,7 +14,13 @@ from headrace import consumer as consumer_module
 from headrace.consumer import AsyncConsumer, SyncConsumer, get_handler_name
 from headrace.db import aclose_old_connections, database_sync_to_async
 from headrace.exceptions import StopConsumer
-from headrace.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
+from headrace.generic.http import AsyncHttpConsumer
+from headrace.generic.websocket import (
+    AsyncJsonWebsocketConsumer,
+    AsyncWebsocketConsumer,
+    JsonWebsocketConsumer,
+    WebsocketConsumer,
+)
 from headrace.layers import InMemoryChannelLayer, channel_layers
 from headrace.testing import ApplicationCommunicator, WebsocketCommunicator
 
@@ -116,6 +122,23 @@ async def test_a_channel_that_ends_in_disconnect_is_no_end():
             await communicator.send_input({"type": "user.disconnect", "n": number})
         for number in range(3):
             assert (await communicator.receive_output())["n"] == number
+
+
+@pytest.mark.parametrize(
+    "consumer_class",
+    [
+        AsyncConsumer,
+        SyncConsumer,
+        AsyncHttpConsumer,
+        AsyncJsonWebsocketConsumer,
+        JsonWebsocketConsumer,
+    ],
+)
+def test_private_names_are_left_to_the_application(consumer_class):
+    """Whoever moves here may have a ``_leave`` or a ``_limits`` already."""
+    names = {name for base in consumer_class.__mro__[:-1] for name in vars(base)}
+    private = {name for name in names if name.startswith("_") and not name.startswith("__")}
+    assert {name for name in private if not name.startswith("_hr_")} == set()
 
 
 # as_asgi

@@ -8,6 +8,8 @@ Rules of this file:
 - What a handler raises goes to ``on_error``, once. What that does not settle ends the consumer.
 - That the client is gone is no error of the application: a handler which fails because its
   ``send`` met that is given up, and what else had arrived is handled, the disconnect last.
+- The classes of applications are made below these, with private names of their own: ours begin
+  with ``_hr_``, here and in ``generic``.
 """
 
 import asyncio
@@ -127,15 +129,15 @@ class AsyncConsumer:
 
     # For ``@concurrent``: the methods that handlers call, each with its handler; and, decided
     # when the class is made, the limits.
-    _handled_by: ClassVar[Mapping[str, str]] = {}
-    _limits: ClassVar[Mapping[str, int]] = {}
+    _hr_handled_by: ClassVar[Mapping[str, str]] = {}
+    _hr_limits: ClassVar[Mapping[str, int]] = {}
 
     # A class attribute unless it is needed: thousands of idle consumers pay for each one.
-    _beside: Beside | None = None
+    _hr_beside: Beside | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._limits = limits_of(cls, cls._handled_by)
+        cls._hr_limits = limits_of(cls, cls._hr_handled_by)
         if isinstance(cls.overflow, str):
             _bounds(1, cls.overflow, cls.__name__)
         if isinstance(cls.capacity, int):
@@ -151,9 +153,9 @@ class AsyncConsumer:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Run until a handler raises, ``StopConsumer`` or anything else."""
         self.scope = scope
-        inbox = await self._open(receive, send)
+        inbox = await self._hr_open(receive, send)
         receive = self.channel_receive
-        beside = self._beside
+        beside = self._hr_beside
         track_database_use()
         # What a handler is at work on. An idle consumer keeps no event alive.
         message: Event | None = None
@@ -174,23 +176,23 @@ class AsyncConsumer:
                 except StopConsumer:
                     raise
                 except Exception as error:
-                    if not await self._survives(error, message):
+                    if not await self._hr_survives(error, message):
                         raise
                     if _is_disconnect(message):
                         raise StopConsumer from None
                     message = _BETWEEN_EVENTS
         except _Over:
-            await self._wind_up(inbox, None, CloseCode.NORMAL_CLOSURE)
+            await self._hr_wind_up(inbox, None, CloseCode.NORMAL_CLOSURE)
         except StopConsumer:
-            await self._wind_up(inbox, message, CloseCode.NORMAL_CLOSURE)
+            await self._hr_wind_up(inbox, message, CloseCode.NORMAL_CLOSURE)
             if beside is not None:
                 beside.raise_failure()
         except asyncio.CancelledError:
-            await self._wind_up(inbox, message, CloseCode.GOING_AWAY)
+            await self._hr_wind_up(inbox, message, CloseCode.GOING_AWAY)
             raise
         except Exception:
             try:
-                await self._wind_up(inbox, message, CloseCode.INTERNAL_ERROR)
+                await self._hr_wind_up(inbox, message, CloseCode.INTERNAL_ERROR)
             except asyncio.CancelledError:
                 pass  # whoever cancels what ends is told why it ends
             except Exception:
@@ -198,7 +200,7 @@ class AsyncConsumer:
             raise
         finally:
             # Nothing here awaits: it has to work where the loop is gone as well.
-            self._leave(inbox)
+            self._hr_leave(inbox)
 
     async def dispatch(self, message: Event) -> None:
         """Call the handler of this message; ValueError if there is none."""
@@ -210,7 +212,7 @@ class AsyncConsumer:
         elif is_client_event(message):
             await AsyncConsumer.send(self, message)
         else:
-            raise self._no_handler(message)
+            raise self._hr_no_handler(message)
 
     async def send(self, message: Event) -> None:
         """Send an ASGI event to the server; an OSError when the client is gone."""
@@ -246,15 +248,15 @@ class AsyncConsumer:
         update_wrapper(app, cls, updated=())
         return markcoroutinefunction(app)
 
-    async def _finish(self, code: int) -> None:
+    async def _hr_finish(self, code: int) -> None:
         """End as a disconnect would, where none will come; a class with a connection overrides."""
 
-    async def _open(self, receive: Receive, send: Send) -> OwnInbox | None:
+    async def _hr_open(self, receive: Receive, send: Send) -> OwnInbox | None:
         """Open the channel, and find out where events come from."""
         layer = self.channel_layer = get_channel_layer(self.channel_layer_alias)
         capacity = _DEFAULT_CAPACITY
         # Another's layer need not be a subclass of ours: it has what Channels asks for.
-        pushes = getattr(layer, "pushes", False)
+        pushes = getattr(layer, "pushes", False) is True
         if layer is not None:
             self.channel_name = await layer.new_channel()
             if isinstance(layer, BaseChannelLayer):
@@ -273,9 +275,9 @@ class AsyncConsumer:
             lane.bounds = bounds
         self.channel_receive = receive
         self.base_send = send
-        if self._limits:
-            self._beside = Beside(
-                self._limits, self.dispatch, self._survives, lane, type(self).__name__
+        if self._hr_limits:
+            self._hr_beside = Beside(
+                self._hr_limits, self.dispatch, self._hr_survives, lane, type(self).__name__
             )
         if layer is not None:
             if pushes:
@@ -285,47 +287,47 @@ class AsyncConsumer:
         return inbox
 
     @property
-    def _lane(self) -> Lane:
+    def _hr_lane(self) -> Lane:
         """The connection. It is asked for rarely, and kept by its ``receive``."""
         lane: Lane = self.channel_receive.__self__  # type: ignore[attr-defined]
         return lane
 
-    def _leave(self, inbox: OwnInbox | None) -> None:
+    def _hr_leave(self, inbox: OwnInbox | None) -> None:
         """Give up the channel and everything that reads for it."""
         layer = self.channel_layer
-        if layer is not None and getattr(layer, "pushes", False):
+        if layer is not None and getattr(layer, "pushes", False) is True:
             layer.detach(self.channel_name)
-        if self._beside is not None:
-            self._beside.abandon()
-            del self._beside  # it leads back here
+        if self._hr_beside is not None:
+            self._hr_beside.abandon()
+            del self._hr_beside  # it leads back here
         if inbox is not None:
             inbox.stop()
 
-    def _excuses(self, error: Exception) -> bool:
+    def _hr_excuses(self, error: Exception) -> bool:
         """Tell whether the error says no more than that the client is gone."""
         if _verdict_on(error, self) is not _Verdict.CLIENT_GONE:
             return False
         logger.debug("%s: the client is gone: %s", type(self).__name__, error)
         return True
 
-    async def _survives(self, error: Exception, message: Event | None) -> bool:
+    async def _hr_survives(self, error: Exception, message: Event | None) -> bool:
         """Tell whether the consumer goes on after this error; where it is open, ask ``on_error``.
 
         Raises what that raises beside the error itself.
         """
-        if self._excuses(error):
+        if self._hr_excuses(error):
             return True
         if _verdict_on(error, self) is _Verdict.FATAL:
             return False
         if message is None or message is _BETWEEN_EVENTS:
             # Not a handler's: there was no message.
-            if isinstance(error, OSError) and self._lane.told:
+            if isinstance(error, OSError) and self._hr_lane.told:
                 raise _Over from None
             return False
         traceback = error.__traceback__
         try:
-            await self._ask(error, message)
-            if self._goes_on_after(message):
+            await self._hr_ask(error, message)
+            if self._hr_goes_on_after(message):
                 return True
         except StopConsumer:
             raise
@@ -338,16 +340,16 @@ class AsyncConsumer:
         _judge(error, self, _Verdict.FATAL)
         return False
 
-    async def _ask(self, error: Exception, message: Event) -> None:
+    async def _hr_ask(self, error: Exception, message: Event) -> None:
         await self.on_error(error, message)
 
-    def _goes_on_after(self, message: Event) -> bool:
+    def _hr_goes_on_after(self, message: Event) -> bool:
         """Tell whether there is a connection to go on with, after a settled error."""
-        return message.get("type") != "websocket.connect" or not self._lane.connecting
+        return message.get("type") != "websocket.connect" or not self._hr_lane.connecting
 
-    async def _wind_up(self, inbox: OwnInbox | None, message: Event | None, code: int) -> None:
+    async def _hr_wind_up(self, inbox: OwnInbox | None, message: Event | None, code: int) -> None:
         """End what has begun, unless it was the disconnect that ended it."""
-        beside = self._beside
+        beside = self._hr_beside
         try:
             try:
                 if beside is not None:
@@ -355,11 +357,11 @@ class AsyncConsumer:
             finally:
                 interrupted = beside is not None and beside.interrupted
                 if message is not None and (interrupted or not _is_disconnect(message)):
-                    await self._finish(code)
+                    await self._hr_finish(code)
         except Exception as error:
             end = {"type": f"{self.scope['type']}.disconnect", "code": code}
             with contextlib.suppress(StopConsumer):
-                if not await self._survives(error, end):
+                if not await self._hr_survives(error, end):
                     raise
         finally:
             if MEMBERSHIP in self.scope:
@@ -369,7 +371,7 @@ class AsyncConsumer:
             if inbox is not None:
                 await inbox.end(code)
 
-    def _no_handler(self, message: Event) -> ValueError:
+    def _hr_no_handler(self, message: Event) -> ValueError:
         name = get_handler_name(message)
         return ValueError(
             f"{type(self).__name__} has no handler for messages of type {message['type']!r}: "
@@ -383,11 +385,11 @@ class SyncConsumer(AsyncConsumer):
     base_send: "_SendFromThread"  # type: ignore[assignment]
 
     # Made for the first handler. What else runs for this connection runs in the same context.
-    _thread_context: ThreadSensitiveContext | None = None
+    _hr_thread_context: ThreadSensitiveContext | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls._limits:
+        if cls._hr_limits:
             raise TypeError(
                 f"{cls.__name__} is a synchronous consumer, whose handlers run one at a time: "
                 "@concurrent needs an asynchronous one"
@@ -397,18 +399,18 @@ class SyncConsumer(AsyncConsumer):
         """Call the handler of this message in a thread; ValueError if there is none."""
         handler = getattr(self, get_handler_name(message), None)
         if handler is not None:
-            await self._call_in_thread(handler, message)
+            await self._hr_call_in_thread(handler, message)
         elif is_client_event(message):
-            await self._send_to_server(message)
+            await self._hr_send_to_server(message)
         else:
-            raise self._no_handler(message)
+            raise self._hr_no_handler(message)
 
     def send(self, message: Event) -> None:  # type: ignore[override]
         """Send an ASGI event to the server, from the handler's thread.
 
         Raises an OSError when the client is gone.
         """
-        async_to_sync(self._send_to_server)(message)
+        async_to_sync(self._hr_send_to_server)(message)
 
     def on_error(self, error: Exception, message: Event) -> None:  # type: ignore[override]
         """Settle what the handler of this message raised, or raise: by default, the error.
@@ -418,27 +420,27 @@ class SyncConsumer(AsyncConsumer):
         del message
         raise error
 
-    async def _open(self, receive: Receive, send: Send) -> OwnInbox | None:
-        inbox = await super()._open(receive, send)
+    async def _hr_open(self, receive: Receive, send: Send) -> OwnInbox | None:
+        inbox = await super()._hr_open(receive, send)
         self.base_send = _SendFromThread(self.base_send)  # type: ignore[arg-type]
         return inbox
 
-    async def _ask(self, error: Exception, message: Event) -> None:
-        await self._call_in_thread(self.on_error, error, message)
+    async def _hr_ask(self, error: Exception, message: Event) -> None:
+        await self._hr_call_in_thread(self.on_error, error, message)
 
-    async def _send_to_server(self, message: Event) -> None:
+    async def _hr_send_to_server(self, message: Event) -> None:
         try:
             await self.base_send.awaitable(message)
         except OSError as error:
             _judge(error, self, _Verdict.CLIENT_GONE)
             raise
 
-    async def _call_in_thread(
+    async def _hr_call_in_thread(
         self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        if self._thread_context is None:
-            self._thread_context = thread_context()
-        return await run_in_connection_thread(self._thread_context, function, *args, **kwargs)
+        if self._hr_thread_context is None:
+            self._hr_thread_context = thread_context()
+        return await run_in_connection_thread(self._hr_thread_context, function, *args, **kwargs)
 
 
 class _SendFromThread:

@@ -46,8 +46,8 @@ class AsyncHttpConsumer(AsyncConsumer):
     #: A longer body is answered with 413; None: there is no limit.
     body_limit_bytes: int | None = 16 * 1024 * 1024
 
-    _response = _Response.NONE
-    _disconnected = False
+    _hr_response = _Response.NONE
+    _hr_disconnected = False
 
     def __init__(self, *args: Any, **initkwargs: Any) -> None:
         super().__init__(*args, **initkwargs)
@@ -57,9 +57,9 @@ class AsyncHttpConsumer(AsyncConsumer):
         """Send an ASGI event to the server; an OSError when the client is gone."""
         match message.get("type"):
             case "http.response.start":
-                self._response = _Response.BEGUN
+                self._hr_response = _Response.BEGUN
             case "http.response.body" if not message.get("more_body"):
-                self._response = _Response.COMPLETE
+                self._hr_response = _Response.COMPLETE
         await super().send(message)
 
     async def send_headers(self, *, status: int = 200, headers: Headers | None = None) -> None:
@@ -107,35 +107,35 @@ class AsyncHttpConsumer(AsyncConsumer):
         body = b"".join(self.body)
         self.body = [body]
         try:
-            await self._serve(body)
+            await self._hr_serve(body)
         except OSError as error:
-            if not self._excuses(error):
+            if not self._hr_excuses(error):
                 raise
         raise StopConsumer
 
     async def http_disconnect(self, message: Event) -> None:
         """Call ``disconnect()`` and end the consumer: the client left before its body was whole."""
         del message
-        await self._finish(0)
+        await self._hr_finish(0)
         raise StopConsumer
 
-    async def _finish(self, code: int) -> None:
+    async def _hr_finish(self, code: int) -> None:
         del code
-        if not self._disconnected:
-            self._disconnected = True
+        if not self._hr_disconnected:
+            self._hr_disconnected = True
             await self.disconnect()
 
-    def _goes_on_after(self, message: Event) -> bool:
+    def _hr_goes_on_after(self, message: Event) -> bool:
         if message.get("type") != "http.request":
             return True
-        if self._response is _Response.COMPLETE:
+        if self._hr_response is _Response.COMPLETE:
             raise StopConsumer
         # The client waits for an answer that nobody is going to give.
         return False
 
-    async def _handle_event(self, event: Event) -> None:
+    async def _hr_handle_event(self, event: Event) -> None:
         """Handle an event of the channel layer while ``handle`` runs, or after it."""
-        beside = self._beside
+        beside = self._hr_beside
         if beside is not None and await beside.take(event):
             return
         try:
@@ -143,15 +143,15 @@ class AsyncHttpConsumer(AsyncConsumer):
         except StopConsumer:
             raise
         except Exception as error:
-            if not await self._survives(error, event):
+            if not await self._hr_survives(error, event):
                 raise
 
-    async def _serve(self, body: bytes) -> None:
+    async def _hr_serve(self, body: bytes) -> None:
         """Run ``handle``, and the handlers of what arrives, until there is no more to do."""
         handling = asyncio.ensure_future(self.handle(body))
         arrival: asyncio.Future[Event] | None = None
         try:
-            while not (handling.done() and self._response is not _Response.BEGUN):
+            while not (handling.done() and self._hr_response is not _Response.BEGUN):
                 if arrival is None:
                     arrival = asyncio.ensure_future(self.channel_receive())
                 under_way: set[asyncio.Future[Any]] = {arrival}
@@ -164,10 +164,10 @@ class AsyncHttpConsumer(AsyncConsumer):
                     event, arrival = arrival.result(), None
                     if event.get("type") == "http.disconnect":
                         break
-                    await self._handle_event(event)
+                    await self._hr_handle_event(event)
                     if cleanup_due():
                         await aclose_old_connections()
-            if self._response is _Response.COMPLETE:
+            if self._hr_response is _Response.COMPLETE:
                 # It may have work left that the client need not wait for.
                 await handling
         finally:

@@ -91,17 +91,17 @@ class _WebsocketMixin(AsyncConsumer):
 
     groups: Iterable[str] | None = None
 
-    _handled_by: ClassVar = {"receive": "websocket_receive"}
+    _hr_handled_by: ClassVar = {"receive": "websocket_receive"}
 
     # A class attribute until it is needed: thousands of idle consumers pay for each one.
-    _disconnected = False
+    _hr_disconnected = False
 
     def __init__(self, *args: Any, **initkwargs: Any) -> None:
         super().__init__(*args, **initkwargs)
         if self.groups is None:
             self.groups = []
 
-    def _layer_with_groups(self) -> BaseChannelLayer:
+    def _hr_layer_with_groups(self) -> BaseChannelLayer:
         layer = self.channel_layer
         if layer is None or not _has_groups(layer):
             raise InvalidChannelLayerError(
@@ -110,19 +110,19 @@ class _WebsocketMixin(AsyncConsumer):
             )
         return layer
 
-    def _groups_to_leave(self) -> list[str]:
+    def _hr_groups_to_leave(self) -> list[str]:
         # Once, however the end comes; and none that could not be joined.
-        if self._disconnected:
+        if self._hr_disconnected:
             return []
-        self._disconnected = True
+        self._hr_disconnected = True
         if self.channel_layer is None or not _has_groups(self.channel_layer):
             return []
         return list(self.groups or ())
 
-    def _denial(self, status: int, body: str | bytes, headers: Headers | None) -> list[Event]:
+    def _hr_denial(self, status: int, body: str | bytes, headers: Headers | None) -> list[Event]:
         """Return the events by which this server denies, none if it has no such events."""
         events = _denial_events(status, body, headers)
-        lane = self._lane
+        lane = self._hr_lane
         if not lane.connecting and not lane.over:
             raise LocalProtocolError(
                 "deny() stands in the place of accept(): this WebSocket is accepted, close() it"
@@ -131,7 +131,7 @@ class _WebsocketMixin(AsyncConsumer):
         has_them = "websocket.http.response" in self.scope.get("extensions", {})
         return events if has_them else []
 
-    def _log_not_left(self, group: str) -> None:
+    def _hr_log_not_left(self, group: str) -> None:
         logger.exception("%s could not leave the group %s", type(self).__name__, group)
 
 
@@ -152,7 +152,7 @@ class AsyncWebsocketConsumer(_WebsocketMixin):
         """Join ``groups`` and call ``connect()``."""
         del message
         if self.groups:
-            layer = self._layer_with_groups()
+            layer = self._hr_layer_with_groups()
             for group in self.groups:
                 await layer.group_add(group, self.channel_name)
         try:
@@ -181,7 +181,7 @@ class AsyncWebsocketConsumer(_WebsocketMixin):
 
         Raises LocalProtocolError once the WebSocket is accepted.
         """
-        for event in self._denial(status, body, headers) or [_close_event(None, None)]:
+        for event in self._hr_denial(status, body, headers) or [_close_event(None, None)]:
             await super().send(event)
 
     async def websocket_receive(self, message: Event) -> None:
@@ -216,11 +216,11 @@ class AsyncWebsocketConsumer(_WebsocketMixin):
     async def websocket_disconnect(self, message: Event) -> None:
         """Leave ``groups``, call ``disconnect()``, and end the consumer."""
         try:
-            for group in self._groups_to_leave():
+            for group in self._hr_groups_to_leave():
                 try:
                     await self.channel_layer.group_discard(group, self.channel_name)  # type: ignore[union-attr]
                 except Exception:
-                    self._log_not_left(group)
+                    self._hr_log_not_left(group)
         finally:
             await self.disconnect(message.get("code", CloseCode.NO_STATUS_RECEIVED))
         raise StopConsumer
@@ -228,8 +228,8 @@ class AsyncWebsocketConsumer(_WebsocketMixin):
     async def disconnect(self, code: int) -> None:
         """Clean up after the connection; it is gone already."""
 
-    async def _finish(self, code: int) -> None:
-        if not self._disconnected:
+    async def _hr_finish(self, code: int) -> None:
+        if not self._hr_disconnected:
             with contextlib.suppress(StopConsumer):
                 await self.websocket_disconnect({"type": "websocket.disconnect", "code": code})
 
@@ -240,7 +240,7 @@ class AsyncJsonWebsocketConsumer(AsyncWebsocketConsumer):
     Override ``receive_json``; ``decode_json`` and ``encode_json`` change the format.
     """
 
-    _handled_by: ClassVar = {"receive": "websocket_receive", "receive_json": "websocket_receive"}
+    _hr_handled_by: ClassVar = {"receive": "websocket_receive", "receive_json": "websocket_receive"}
 
     async def receive(
         self, text_data: str | None = None, bytes_data: bytes | None = None, **kwargs: Any
@@ -281,7 +281,7 @@ class WebsocketConsumer(_WebsocketMixin, SyncConsumer):
         """Join ``groups`` and call ``connect()``."""
         del message
         if self.groups:
-            layer = self._layer_with_groups()
+            layer = self._hr_layer_with_groups()
             for group in self.groups:
                 async_to_sync(layer.group_add)(group, self.channel_name)
         try:
@@ -310,7 +310,7 @@ class WebsocketConsumer(_WebsocketMixin, SyncConsumer):
 
         Raises LocalProtocolError once the WebSocket is accepted.
         """
-        for event in self._denial(status, body, headers) or [_close_event(None, None)]:
+        for event in self._hr_denial(status, body, headers) or [_close_event(None, None)]:
             super().send(event)
 
     def websocket_receive(self, message: Event) -> None:
@@ -342,11 +342,11 @@ class WebsocketConsumer(_WebsocketMixin, SyncConsumer):
     def websocket_disconnect(self, message: Event) -> None:
         """Leave ``groups``, call ``disconnect()``, and end the consumer."""
         try:
-            for group in self._groups_to_leave():
+            for group in self._hr_groups_to_leave():
                 try:
                     async_to_sync(self.channel_layer.group_discard)(group, self.channel_name)  # type: ignore[union-attr]
                 except Exception:
-                    self._log_not_left(group)
+                    self._hr_log_not_left(group)
         finally:
             self.disconnect(message.get("code", CloseCode.NO_STATUS_RECEIVED))
         raise StopConsumer
@@ -354,11 +354,11 @@ class WebsocketConsumer(_WebsocketMixin, SyncConsumer):
     def disconnect(self, code: int) -> None:
         """Clean up after the connection; it is gone already."""
 
-    async def _finish(self, code: int) -> None:
-        if not self._disconnected:
+    async def _hr_finish(self, code: int) -> None:
+        if not self._hr_disconnected:
             message = {"type": "websocket.disconnect", "code": code}
             with contextlib.suppress(StopConsumer):
-                await self._call_in_thread(self.websocket_disconnect, message)
+                await self._hr_call_in_thread(self.websocket_disconnect, message)
 
 
 class JsonWebsocketConsumer(WebsocketConsumer):
