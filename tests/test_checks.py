@@ -7,7 +7,7 @@ from django.core.checks import registry, run_checks
 from django.urls import path
 
 from headrace import as_channels
-from headrace.auth import AuthMiddlewareStack
+from headrace.auth import AuthMiddlewareStack, BearerTokenMiddleware
 from headrace.generic.websocket import AsyncWebsocketConsumer
 from headrace.middleware import BaseMiddleware
 from headrace.routing import ChannelNameRouter, ProtocolTypeRouter, URLRouter
@@ -87,6 +87,7 @@ def test_the_application_fails_to_import(settings, tmp_path, monkeypatch):
         AuthMiddlewareStack(URLRouter([path("", CONSUMER)])),
         BaseMiddleware(CONSUMER),
         URLRouter([path("a/", AllowedHostsOriginValidator(CONSUMER)), path("b/", CONSUMER)]),
+        BearerTokenMiddleware(CONSUMER, print, required=False),
     ],
 )
 def test_websockets_that_any_page_may_open(project, websocket):
@@ -99,6 +100,7 @@ def test_websockets_that_any_page_may_open(project, websocket):
     "application",
     [
         ProtocolTypeRouter({"websocket": AllowedHostsOriginValidator(URLRouter([]))}),
+        ProtocolTypeRouter({"websocket": BearerTokenMiddleware(CONSUMER, print)}),
         ProtocolTypeRouter(
             {"websocket": AuthMiddlewareStack(AllowedHostsOriginValidator(CONSUMER))}
         ),

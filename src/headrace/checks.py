@@ -40,6 +40,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from . import conf
+from .auth import BearerTokenMiddleware
 from .layers import InMemoryChannelLayer
 from .middleware import BaseMiddleware
 from .routing import ProtocolTypeRouter, URLRouter, get_default_application
@@ -262,6 +263,9 @@ def check_headrace(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Ch
 def _is_open(application: Any) -> bool:
     """Tell whether a consumer can surely be reached without a check of the origin."""
     if isinstance(application, OriginValidator):
+        return False
+    if isinstance(application, BearerTokenMiddleware) and application.required:
+        # No browser sends a token by itself.
         return False
     if isinstance(application, URLRouter):
         return any(_is_open(getattr(route, "callback", None)) for route in application.routes)
