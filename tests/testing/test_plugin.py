@@ -1,5 +1,6 @@
 import asyncio
 import importlib.metadata
+import types
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -14,7 +15,7 @@ from headrace.generic.websocket import (
     WebsocketConsumer,
 )
 from headrace.layers import get_channel_layer
-from headrace.testing import WebsocketCommunicator
+from headrace.testing import WebsocketCommunicator, plugin
 from headrace.testing.plugin import _leave
 
 
@@ -225,3 +226,32 @@ async def test_the_live_server(site, asgi_live_server):
         await socket.send('"ada"')
         assert await socket.recv() == '["ada"]'
     assert not connection.in_atomic_block
+
+
+# The hook behind the test function
+
+
+@pytest.fixture
+def item():
+    """A test that has opened a WebSocket, whose consumer fails in the end."""
+    with asyncio.Runner() as runner:
+        communicator = WebsocketCommunicator(room, "/fails")
+        runner.run(communicator.connect())
+        item = types.SimpleNamespace(stash=pytest.Stash())
+        item.stash[plugin._opened] = [communicator]
+        yield item
+
+
+def test_a_failure_at_the_end_is_the_tests(item):
+    running = plugin.pytest_runtest_call(item)
+    next(running)
+    with pytest.raises(LookupError, match="at the end"):
+        running.send(None)
+
+
+def test_the_tests_own_failure_is_told_before_any_other(item):
+    running = plugin.pytest_runtest_call(item)
+    next(running)
+    with pytest.raises(AssertionError, match="its own"):
+        running.throw(AssertionError("its own"))
+    assert item.stash[plugin._opened][0].future.done()

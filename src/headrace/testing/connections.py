@@ -13,11 +13,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from asgiref.sync import SyncToAsync
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 __all__ = ["ThreadsConnections", "share_connections"]
+
+#: How long a thread may go on with a connection that another one wants back.
+IN_USE_S = 5.0
 
 
 class ThreadsConnections:
@@ -76,7 +80,9 @@ def _close(connection: BaseDatabaseWrapper) -> None:
 def share_connections() -> Iterator[None]:
     """Let every thread use this thread's connections for a while, and not its own.
 
-    The caller sees to it that no two do so at the same time.
+    The caller sees to it that no two do so at the same time. In the end asgiref's one thread,
+    which runs the ORM for asynchronous code, may still be at work for a task that was
+    cancelled; TimeoutError when it does not finish in ``IN_USE_S``.
     """
     shared = connections.all()
     for connection in shared:
@@ -88,6 +94,7 @@ def share_connections() -> Iterator[None]:
     try:
         yield
     finally:
+        SyncToAsync.single_thread_executor.submit(int).result(IN_USE_S)
         connections._connections = own  # type: ignore[attr-defined]  # noqa: SLF001
         for connection in shared:
             connection.dec_thread_sharing()

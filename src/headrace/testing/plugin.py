@@ -3,14 +3,16 @@
 Rules of this file:
 
 - Nothing happens until a test asks for it. Django is imported by the fixtures only.
+- What is open is closed when the test function has returned, not by the teardown of a
+  fixture: pytest-asyncio has closed the test's event loop by then.
 - The fixtures are ordinary functions: they serve synchronous tests as well as those of
   pytest-asyncio and of anyio's plugin.
-- A test without pytest-django may use all of them that need no database.
+- Those that need a database need pytest-django, whose fixtures they build on.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -45,6 +47,10 @@ def channel_layer() -> Iterator["BaseChannelLayer"]:
         yield layer
 
 
+#: What ``websocket_connect`` has opened for a test.
+_opened = pytest.StashKey[list[WebsocketCommunicator]]()
+
+
 class WebsocketConnect(Protocol):
     """What ``websocket_connect`` is."""
 
@@ -72,16 +78,18 @@ class WebsocketConnect(Protocol):
 
 
 @pytest.fixture
-def websocket_connect(request: pytest.FixtureRequest) -> Iterator[WebsocketConnect]:
+def websocket_connect(request: pytest.FixtureRequest) -> WebsocketConnect:
     """Return a coroutine function that opens a WebSocket and returns its communicator.
 
-    After the test each of them is disconnected, and what its application fails with then is
-    the test's error. See ``WebsocketConnect``.
+    Behind the test each of them is disconnected, and what its application fails with then is
+    the test's failure. See ``WebsocketConnect``.
     """
-    _let_in(request, "channel_layer")
-    if request.node.get_closest_marker("django_db") is not None:
+    asked_for = set(request.fixturenames)
+    if "channel_layer" in asked_for:  # it is the last to end
+        request.getfixturevalue("channel_layer")
+    if asked_for & {"db", "transactional_db"} or request.node.get_closest_marker("django_db"):
         request.getfixturevalue("async_db")
-    opened: list[WebsocketCommunicator] = []
+    opened = request.node.stash[_opened] = []
 
     async def connect(
         path: str,
@@ -105,16 +113,26 @@ def websocket_connect(request: pytest.FixtureRequest) -> Iterator[WebsocketConne
         assert accepted, f"the WebSocket {path} was refused: {answer}"
         return communicator
 
-    yield connect
+    return connect
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Disconnect what the test has opened; its fixtures, and with them its loop, still stand."""
+    try:
+        result = yield
+    except BaseException:
+        with contextlib.suppress(Exception):  # the test's own failure is the one to tell
+            _leave_all(item)
+        raise
+    _leave_all(item)
+    return result
+
+
+def _leave_all(item: pytest.Item) -> None:
     with contextlib.ExitStack() as stack:  # whatever fails, all of them are left
-        for communicator in opened:
+        for communicator in item.stash.get(_opened, ()):
             stack.callback(_leave, communicator)
-
-
-def _let_in(request: pytest.FixtureRequest, name: str) -> None:
-    """Have a fixture that the test asked for set up before, and torn down after, this one."""
-    if name in request.fixturenames:
-        request.getfixturevalue(name)
 
 
 def _like_a_browser(
@@ -148,7 +166,7 @@ def async_db(db: None) -> Iterator[None]:
 
     Without it, what a test writes by ``await Model.objects.acreate()``, or a consumer writes,
     goes through a connection of another thread: past the transaction that is rolled back
-    after the test. ``websocket_connect`` brings it in where a test is marked ``django_db``.
+    after the test. ``websocket_connect`` brings it in where a test has a database.
     """
     from django.conf import settings
     from django.test import override_settings
@@ -163,14 +181,12 @@ def async_db(db: None) -> Iterator[None]:
 
 
 @pytest.fixture
-def asgi_live_server(request: pytest.FixtureRequest) -> Iterator["LiveServer"]:
+def asgi_live_server(transactional_db: None) -> Iterator["LiveServer"]:
     """Serve the project on a free port; its ``url`` and ``ws_url`` say where.
 
-    Static files are served as ``runserver`` does. With pytest-django, the test has a database
-    as by ``transactional_db``.
+    Static files are served as ``runserver`` does.
     """
-    if request.config.pluginmanager.hasplugin("django"):
-        request.getfixturevalue("transactional_db")
+    del transactional_db
     from django.test import modify_settings
 
     from ..routing import get_default_application
