@@ -123,7 +123,7 @@ class AsyncConsumer:
 
     scope: dict[str, Any]
     base_send: Send
-    channel_layer: BaseChannelLayer | None
+    channel_layer: BaseChannelLayer | None = None
     channel_name: str
     channel_receive: Receive
 
@@ -401,7 +401,7 @@ class SyncConsumer(AsyncConsumer):
         if handler is not None:
             await self._hr_call_in_thread(handler, message)
         elif is_client_event(message):
-            await self._hr_send_to_server(message)
+            await self.base_send.awaitable(message)
         else:
             raise self._hr_no_handler(message)
 
@@ -410,7 +410,11 @@ class SyncConsumer(AsyncConsumer):
 
         Raises an OSError when the client is gone.
         """
-        async_to_sync(self._hr_send_to_server)(message)
+        try:
+            self.base_send(message)
+        except OSError as error:
+            _judge(error, self, _Verdict.CLIENT_GONE)
+            raise
 
     def on_error(self, error: Exception, message: Event) -> None:  # type: ignore[override]
         """Settle what the handler of this message raised, or raise: by default, the error.
@@ -427,13 +431,6 @@ class SyncConsumer(AsyncConsumer):
 
     async def _hr_ask(self, error: Exception, message: Event) -> None:
         await self._hr_call_in_thread(self.on_error, error, message)
-
-    async def _hr_send_to_server(self, message: Event) -> None:
-        try:
-            await self.base_send.awaitable(message)
-        except OSError as error:
-            _judge(error, self, _Verdict.CLIENT_GONE)
-            raise
 
     async def _hr_call_in_thread(
         self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -279,22 +280,41 @@ async def test_a_send_of_ones_own_may_be_made_of_send_json(consumer_class, talk,
     await communicator.disconnect()
 
 
-class TaciturnLayer(InMemoryChannelLayer):
-    """One that does not say what it can do; another has groups, and no more."""
+async def test_a_consumer_can_be_tried_without_a_connection():
+    """With what stands for the server and the layer, as many applications test theirs."""
 
-    extensions = None
-
-
-@BOTH
-async def test_what_a_layer_does_not_say_its_methods_do(consumer_class, settings):
-    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "tests.generic.test_websocket.TaciturnLayer"}}
-
-    class Grouped(consumer_class):
+    class Grouped(AsyncWebsocketConsumer):
         groups = ("room",)
 
-    communicator = WebsocketCommunicator(Grouped.as_asgi(), "/")
-    assert (await communicator.connect())[0]
-    await communicator.disconnect()
+    consumer = Grouped()
+    consumer.channel_layer, consumer.channel_name = AsyncMock(), "name"
+    consumer.base_send = AsyncMock()
+    await consumer.websocket_connect({})
+    consumer.channel_layer.group_add.assert_awaited_once_with("room", "name")
+    await consumer.send("text", close=True)
+    with pytest.raises(StopConsumer):
+        await consumer.websocket_disconnect({"code": 1000})
+    consumer.channel_layer.group_discard.assert_awaited_once_with("room", "name")
+    assert [call.args[0]["type"] for call in consumer.base_send.await_args_list] == [
+        "websocket.accept",
+        "websocket.send",
+        "websocket.close",
+    ]
+
+
+def test_a_synchronous_consumer_can_be_tried_without_a_connection():
+    consumer = WebsocketConsumer()
+    consumer.base_send = Mock()
+    consumer.channel_layer = Mock()
+    consumer.websocket_connect({})
+    consumer.send("text", close=True)
+    with pytest.raises(StopConsumer):
+        consumer.websocket_disconnect({"code": 1000})
+    assert [call.args[0]["type"] for call in consumer.base_send.call_args_list] == [
+        "websocket.accept",
+        "websocket.send",
+        "websocket.close",
+    ]
 
 
 @BOTH
