@@ -9,6 +9,7 @@ import websockets
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.core.signing import BadSignature, SignatureExpired, TimestampSigner
+from playwright.async_api import async_playwright
 
 from headrace.auth import (
     AuthMiddlewareStack,
@@ -631,3 +632,39 @@ def test_a_signers_token_fits_into_every_source():
     ):
         assert all(c.isascii() and (c.isalnum() or c in letters) for c in token)
     assert ":" in TimestampSigner().sign("1")
+
+
+# In a browser
+
+
+@pytest.mark.browser
+async def test_a_page_shows_its_token_as_a_subprotocol():
+    """Chromium gives up where it offered subprotocols and none was accepted."""
+    talk = """([url, subprotocols]) => new Promise((resolve) => {
+        const socket = new WebSocket(url, subprotocols);
+        socket.onmessage = (event) => resolve([socket.protocol, event.data]);
+        socket.onclose = (event) => resolve(event.code);
+    })"""
+    token = TimestampSigner(sep=".").sign_object({"user": "1"})
+
+    def unsign(shown):
+        return Somebody(str(TimestampSigner(sep=".").unsign_object(shown, max_age=60)["user"]))
+
+    application = BearerTokenMiddleware(
+        ProtocolTypeRouter({"websocket": Chat.as_asgi()}), unsign, sources=[Subprotocol()]
+    )
+    async with (
+        async_playwright() as playwright,
+        await playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+        ) as browser,
+        Server(application, Config(port=0)) as server,
+    ):
+        page = await browser.new_page()
+        url = f"ws://127.0.0.1:{server.port}/"
+        assert await page.evaluate(talk, [url, ["chat", f"bearer.{token}"]]) == [
+            "chat",
+            "Welcome, 1.",
+        ]
+        assert await page.evaluate(talk, [url, ["chat", f"bearer.{token}x"]]) == 1006
+        assert await page.evaluate(talk, [url, [f"bearer.{token}"]]) == 1006
