@@ -13,6 +13,7 @@ from headrace.layers.base import Bounds, Overflow
 from headrace.protocols.deflate import DeflateFactory
 from headrace.protocols.http1 import Http1Limits
 from headrace.protocols.websocket import Limits
+from headrace.server import websocket as websocket_module
 from headrace.server.asgi import ClientDisconnected
 from headrace.server.outbox import SlowClientPolicy
 from headrace.server.websocket import EARLY_EVENTS, Phase
@@ -1319,6 +1320,31 @@ async def test_the_clients_messages_take_no_room_from_events():
         session.free.set()
 
 
+async def test_to_be_full_is_found_out_once_for_as_long_as_nothing_is_taken(monkeypatch):
+    looks = []
+
+    def counted(event, is_of_layer=websocket_module._is_of_layer):
+        looks.append(event)
+        return is_of_layer(event)
+
+    monkeypatch.setattr(websocket_module, "_is_of_layer", counted)
+    session = Session()
+    async with serving(session) as server, connected(server) as client:
+        await client.open_websocket()
+        lane = session.lane
+        lane.bounds = Bounds(3)
+        outcomes = [lane.put({"type": "chat.message"}) for _ in range(10)]
+        assert outcomes == [True] * 3 + [False] * 7
+        assert len(looks) == 3
+        await session.receive()
+        await client.send_text("hello")
+        await until(lambda: len(lane._events) == 3)
+        assert [lane.put({"type": "chat.message"}) for _ in range(3)] == [True, False, False]
+        assert len(looks) == 3 + 3 + 4
+        assert lane.bounds.consumer is None
+        session.free.set()
+
+
 async def test_drop_oldest_drops_the_oldest_event_and_no_message():
     session = Session()
     async with serving(session) as server, connected(server) as client:
@@ -1379,6 +1405,18 @@ async def test_an_overflow_does_not_disturb_a_denial():
         await session.send({"type": "websocket.http.response.body", "body": b"short"})
         answer = await client.read_response()
         assert (answer.status, answer.body) == (418, b"short")
+        session.free.set()
+
+
+async def test_drop_oldest_with_room_for_one():
+    session = Session()
+    async with serving(session) as server, connected(server) as client:
+        await client.open_websocket()
+        session.lane.bounds = Bounds(1, Overflow.DROP_OLDEST)
+        for number in range(4):
+            session.lane.put({"type": "chat.message", "number": number})
+        assert (await session.receive())["number"] == 3
+        assert session.lane.put({"type": "chat.message", "number": 4}) is True
         session.free.set()
 
 

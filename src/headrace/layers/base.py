@@ -324,9 +324,7 @@ class BaseChannelLayer:
         """
 
     def _full(self, channel: str, sink: object = None) -> ChannelFull:
-        bounds = getattr(sink, "bounds", None)
-        if not isinstance(bounds, Bounds):
-            bounds = Bounds(self.get_capacity(channel))
+        bounds = getattr(sink, "bounds", None) or Bounds(self.get_capacity(channel))
         return ChannelFull(
             f"channel {channel} is full: {bounds.capacity} messages wait for its "
             f"{bounds.consumer or 'consumer'}; raise capacity in CHANNEL_LAYERS or of the "

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from .base import Bounds, Event, Overflow, Sink
+from .base import Event, Overflow, Sink
 
 __all__ = ["Losses"]
 
@@ -96,5 +96,5 @@ def _policy(outcome: bool | Overflow) -> Overflow:
 
 
 def _consumer(sink: Sink | None) -> str | None:
-    bounds = getattr(sink, "bounds", None)
-    return bounds.consumer if isinstance(bounds, Bounds) else None
+    name: str | None = getattr(getattr(sink, "bounds", None), "consumer", None)
+    return name

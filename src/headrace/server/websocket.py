@@ -87,6 +87,23 @@ class _NoRoom:
     overflow = "drop-newest"
 
 
+class _Full:
+    """The bounds of an inbox that was found to be full, for as long as nothing is taken out.
+
+    To find out takes a look at every event, which thousands of busy consumers must not cost
+    again with each event that is sent to them.
+    """
+
+    __slots__ = ("capacity", "consumer", "first", "overflow")
+
+    def __init__(self, bounds: Bounds, first: Message | None) -> None:
+        self.capacity = bounds.capacity
+        self.overflow = bounds.overflow
+        self.consumer = getattr(bounds, "consumer", None)
+        #: The event that will be taken next.
+        self.first = first
+
+
 NO_ROOM = _NoRoom()
 
 
@@ -597,16 +614,19 @@ class WebSocketStream(Inbox):
     def _make_room(self) -> bool | str:
         """Do as the policy says if too many events of the channel layer wait."""
         events, bounds = self._events, self.bounds
-        waiting = [at for at, event in enumerate(events) if event["type"] not in _FROM_CLIENT]
-        if len(waiting) < bounds.capacity:
-            return True  # the client's messages take no room away from them
-        if not waiting:
-            return False
+        if not isinstance(bounds, _Full) or not events or events[0] is not bounds.first:
+            # The client's messages take no room away from them.
+            waiting = sum(map(_is_of_layer, events))
+            if waiting < bounds.capacity:
+                return True
+            if not waiting:
+                return False
+            self.bounds = bounds = _Full(bounds, events[0])
         if bounds.overflow == "drop-oldest":
-            del events[waiting[0]]
+            del events[next(at for at, event in enumerate(events) if _is_of_layer(event))]
+            bounds.first = events[0] if events else None
         elif bounds.overflow == "close":
-            for at in reversed(waiting):
-                del events[at]
+            events[:] = [event for event in events if not _is_of_layer(event)]
             self._end_for_overflow()
         else:
             return False
@@ -759,6 +779,10 @@ _EXPECTED = {
 
 #: What the client's side puts into the inbox; anything else is the channel layer's.
 _FROM_CLIENT = frozenset({"websocket.connect", "websocket.receive", "websocket.disconnect"})
+
+
+def _is_of_layer(event: Message) -> bool:
+    return event["type"] not in _FROM_CLIENT
 
 
 def _is_message(event: Message) -> bool:
