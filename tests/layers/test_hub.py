@@ -425,6 +425,9 @@ class Anywhere(ThreadSafeSink):
         self.events.append(event)
         return True
 
+    def transmit(self, event, frames):
+        return self.put(event)
+
 
 async def test_when_the_home_is_closed_the_next_loop_is_home(hub):
     with ElsewhereLoop() as elsewhere:
@@ -447,6 +450,52 @@ async def test_attaching_after_the_home_is_closed_settles_anew(hub):
     hub.publish("room", {"type": "news"})
     assert here.events
     assert "gone" not in hub.channels
+
+
+def test_a_home_that_pauses_is_not_waited_for_and_hears_of_everything_later(hub):
+    """As with loops that a test runner keeps from test to test."""
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+
+        async def attach(channel):
+            return join(hub, "room", channel)
+
+        async def publish(event):
+            hub.publish("room", event)
+            await turn()
+
+        paused = first.run(attach("paused"))
+        here = second.run(attach("here"))
+        second.run(publish({"type": "news"}))
+        second.run(publish({"type": "websocket.send", "text": "hello"}))
+        assert here.events == [{"type": "news"}]
+        assert [event["text"] for event, _ in here.transmitted] == ["hello"]
+        assert not paused.events
+        first.run(turn())
+        assert paused.events == here.events
+        assert [event["text"] for event, _ in paused.transmitted] == ["hello"]
+
+
+def test_a_turn_that_a_home_did_not_end_is_ended_for_it(hub):
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        paused, anywhere = RecordingSink(), Anywhere()
+
+        def burst():
+            join(hub, "room", "paused", paused)
+            join(hub, "room", "anywhere", anywhere)
+            for text in "ab":
+                hub.publish("room", {"type": "websocket.send", "text": text})
+            first.get_loop().stop()
+
+        async def visit():
+            return hub.abroad()
+
+        first.get_loop().call_soon(burst)
+        first.get_loop().run_forever()
+        assert not paused.transmitted
+        assert second.run(visit()) is None
+        assert [event["text"] for event in anywhere.events] == ["a", "b"]
+        first.run(turn())
+        assert [event["text"] for event, _ in paused.transmitted] == ["a", "b"]
 
 
 def test_a_thread_safe_sink_has_to_do_the_work():

@@ -226,7 +226,7 @@ class Hub:
         if not isinstance(sink, ThreadSafeSink):
             here = asyncio.get_running_loop()
             if self._home is not here:
-                if self._home is None or self._home.is_closed():
+                if self._home is None or not self._home.is_running():
                     self._settle(here)
                 else:
                     sink = _Distant(self, channel, here, sink)
@@ -294,7 +294,7 @@ class Hub:
         home = self._home
         if home is None or home is asyncio.get_running_loop():
             return None
-        if home.is_closed():
+        if not home.is_running():
             self._settle(None)
             return None
         if channel is not None and isinstance(self.channels.get(channel), ThreadSafeSink):
@@ -360,7 +360,7 @@ class Hub:
         ):
             self.end_burst()
             burst = self._burst = _Burst(group, list(members.values()), self._changes)
-            home.call_soon(self._end_turn)
+            home.call_soon(self._end_turn, burst)
         burst.events.append(event)
 
     def end_burst(self) -> None:
@@ -369,14 +369,14 @@ class Hub:
         if burst is not None:
             self._transmit(burst.group, burst.sinks, burst.events)
 
-    def _end_turn(self) -> None:
-        """End the burst at the end of its turn: nothing else is known to follow.
+    def _end_turn(self, burst: _Burst) -> None:
+        """End the burst at the end of its turn, unless something has: nothing else will follow.
 
         What many members are sent is written in slices, which the loop's other work can get
         between; for a few it is done at once.
         """
-        burst, self._burst = self._burst, None
-        if burst is not None:
+        if self._burst is burst:
+            self._burst = None
             at_once = len(burst.sinks) <= AT_ONCE
             self._transmit(burst.group, burst.sinks, burst.events, at_once=at_once)
 
@@ -401,16 +401,34 @@ class Hub:
         if full:
             self.losses.note(f"group {group}", events[-1], full, len(sinks) * len(events))
 
-    # Within the lock
-
     def _settle(self, home: asyncio.AbstractEventLoop | None) -> None:
-        """Move to another home. What lived on the old one, a closed loop, is gone."""
+        """Move to another home. The old one has stopped.
+
+        If it is closed, what lived there is gone. If not, as with a loop that a test runner keeps
+        from test to test, it may run again: until then, events for what lives there wait.
+        """
+        distant: dict[int, _Distant] = {}
         with self.lock:
-            self._home = home
+            old, self._home = self._home, home
+            burst, self._burst = self._burst, None
             for channel, sink in list(self.channels.items()):
-                if not isinstance(sink, ThreadSafeSink):
+                if isinstance(sink, ThreadSafeSink):
+                    continue
+                if old is None or old.is_closed():
                     del self.channels[channel]
                     self._leave_all(channel)
+                    continue
+                self.channels[channel] = distant[id(sink)] = _Distant(self, channel, old, sink)
+                for group in self._groups_of(channel):
+                    self.groups[group][channel] = distant[id(sink)]
+            self._changes += 1
+        if burst is not None:
+            # Its turn has not come to an end, and will not.
+            sinks = [distant.get(id(sink), sink) for sink in burst.sinks]
+            reached: list[Sink] = [sink for sink in sinks if isinstance(sink, ThreadSafeSink)]
+            self._transmit(burst.group, reached, burst.events)
+
+    # Within the lock
 
     def _groups_of(self, channel: str) -> tuple[str, ...] | set[str]:
         held = self._memberships.get(channel, ())
