@@ -58,6 +58,49 @@ async def test_the_clock(consumers):
     await communicator.disconnect()
 
 
+async def test_members_only(consumers):
+    async with Server(consumers.MembersConsumer.as_asgi(), Config(port=0)) as server:
+        with pytest.raises(websockets.exceptions.InvalidStatus) as caught:
+            await websockets.connect(f"ws://127.0.0.1:{server.port}").__aenter__()
+    response = caught.value.response
+    assert (response.status_code, response.body) == (401, b'{"error": "log in first"}')
+    assert response.headers["content-type"] == "application/json"
+
+
+async def test_the_ticker_shows_the_last(consumers, layer):
+    communicator = WebsocketCommunicator(consumers.TickerConsumer.as_asgi(), "/")
+    await communicator.connect()
+    for price in range(30):
+        await layer.group_send("ticker", {"type": "ticker.price", "price": price})
+    assert [await communicator.receive_from() for _ in range(10)] == [*map(str, range(20, 30))]
+    await communicator.disconnect()
+    assert layer.overflows["drop-oldest"] == 20
+
+
+async def test_searches_run_beside_one_another(consumers):
+    communicator = WebsocketCommunicator(consumers.SearchConsumer.as_asgi(), "/")
+    await communicator.connect()
+    for number, seconds in enumerate((0.05, 0)):
+        await communicator.send_json_to({"id": number, "seconds": seconds})
+    assert [await communicator.receive_json_from() for _ in range(2)] == [
+        {"answer": 1},
+        {"answer": 0},
+    ]
+    await communicator.disconnect()
+
+
+async def test_some_errors_are_forgiven(consumers, caplog):
+    communicator = WebsocketCommunicator(consumers.ForgivingConsumer.as_asgi(), "/")
+    await communicator.connect()
+    for text in ("{", "{}", '{"number": "x"}'):
+        await communicator.send_to(text)
+        assert await communicator.receive_json_from() == {"error": "this makes no sense"}
+    await communicator.send_json_to({"number": 4})
+    assert await communicator.receive_json_from() == {"half": 2.0}
+    await communicator.disconnect()
+    assert len(caplog.records) == 3
+
+
 async def test_the_stream_of_news(consumers, layer):
     communicator = HttpCommunicator(consumers.NewsConsumer.as_asgi(), "GET", "/")
     responding = asyncio.ensure_future(communicator.get_response())
