@@ -1,4 +1,5 @@
 import asyncio
+import contextvars
 import subprocess
 import sys
 
@@ -329,6 +330,49 @@ async def test_a_failing_consumer_is_known_by_its_error_and_not_by_its_close():
         await communicator.receive_from()
     with pytest.raises(LookupError):
         await communicator.disconnect()
+
+
+async def test_the_error_is_waited_for_behind_a_middleware_that_cleans_up():
+    async def slow(scope, receive, send):
+        try:
+            await Room.as_asgi()(scope, receive, send)
+        finally:
+            for _ in range(10):
+                await asyncio.sleep(0)
+
+    communicator = WebsocketCommunicator(slow, "/")
+    await communicator.connect()
+    await communicator.send_to("fail")
+    with pytest.raises(LookupError):
+        await communicator.receive_output()
+
+
+async def test_an_application_may_close_with_that_code_and_go_on():
+    async def application(scope, receive, send):
+        await send({"type": "websocket.close", "code": 1011})
+        await receive()
+
+    async with WebsocketCommunicator(application, "/") as communicator:
+        assert await communicator.connect() == (False, 1011)
+
+
+async def test_what_the_test_has_set_in_its_context_is_not_seen_by_the_application():
+    async def application(scope, receive, send):
+        await send({"type": "seen", "value": setting.get("the default")})
+
+    setting = contextvars.ContextVar("setting")
+    setting.set("the test's")
+    output = await ApplicationCommunicator(application, {}).receive_output()
+    assert output["value"] == "the default"
+
+
+async def test_an_error_from_before_is_raised_by_receive_nothing(communicator):
+    await communicator.send_input({"type": "say and fail", "what": 1})
+    await asyncio.wait({communicator.future})
+    assert not await communicator.receive_nothing(), "the output comes first"
+    await communicator.receive_output()
+    with pytest.raises(LookupError):
+        await communicator.receive_nothing()
 
 
 # With Django's test cases

@@ -20,6 +20,11 @@ from asgiref.compatibility import guarantee_single_callable
 
 __all__ = ["ApplicationCommunicator"]
 
+#: The code with which a consumer that fails closes, and how long it may take after that
+#: until its error has come through the middleware around it.
+_INTERNAL_ERROR = 1011
+_FAILING_S = 0.2
+
 Message = dict[str, Any]
 Scope = dict[str, Any]
 Application = Callable[..., Awaitable[None]]
@@ -86,6 +91,8 @@ class ApplicationCommunicator:
             message = self._outputs.get_nowait()
             if message["type"] == "websocket.close":
                 # A consumer that fails closes first; its error says more than the code.
+                if message.get("code") == _INTERNAL_ERROR:
+                    await asyncio.wait({self.future}, timeout=min(timeout, _FAILING_S))
                 self._raise_failure()
             return message
         self._raise_failure()
