@@ -27,8 +27,10 @@ from .exceptions import (
     ConfigurationError,
     DenyConnection,
     InvalidChannelLayerError,
+    LocalProtocolError,
     StopConsumer,
 )
+from .generic.websocket import denial_events
 from .layers import BaseChannelLayer
 from .layers.base import Event
 
@@ -123,6 +125,19 @@ class WebSocket(AsyncConsumer):
             # What a group was sent just now comes before our own goodbye.
             self.channel_layer.settle()
         await self._send({"type": "websocket.close", "code": int(code), "reason": reason})
+
+    async def deny(
+        self, status: int = 403, body: Message = b"", headers: Headers | None = None
+    ) -> None:
+        """Refuse the connection with an HTTP response, in the place of ``accept()``.
+
+        See ``AsyncWebsocketConsumer.deny``. Raises LocalProtocolError once it is accepted.
+        """
+        if self._state is _State.OPEN:
+            raise LocalProtocolError("cannot deny: this WebSocket is accepted; close() it")
+        for event in denial_events(self.scope, status, body, headers):
+            await self._send(event)
+        self._state = _State.CLOSED
 
     # Messages
 

@@ -9,7 +9,12 @@ from django.contrib.auth.models import AnonymousUser
 from django.urls import path, re_path
 from websockets.exceptions import InvalidStatus
 
-from headrace.exceptions import ConfigurationError, DenyConnection, StopConsumer
+from headrace.exceptions import (
+    ConfigurationError,
+    DenyConnection,
+    LocalProtocolError,
+    StopConsumer,
+)
 from headrace.layers import channel_layers
 from headrace.routing import URLRouter
 from headrace.testing import WebsocketCommunicator
@@ -128,6 +133,31 @@ async def test_who_is_not_accepted_gets_a_403(serve, client, how, caplog):
             await client(port)
         assert refusal.value.response.status_code == 403
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_view_may_deny_with_a_response_of_its_own(serve, client, road):
+    @websocket_view
+    async def view(socket):
+        await socket.deny(404, "no such room", headers=[(b"x-room", b"none")])
+
+    async with serve(view) as port:
+        with pytest.raises(InvalidStatus) as refusal:
+            await client(port)
+    response = refusal.value.response
+    assert (response.status_code, response.headers["x-room"]) == (404, "none")
+    assert response.body == b"no such room"
+
+
+async def test_who_is_accepted_cannot_be_denied():
+    @websocket_view
+    async def view(socket):
+        await socket.accept()
+        await socket.deny(404)
+
+    communicator = WebsocketCommunicator(view, "/")
+    await communicator.connect()
+    with pytest.raises(LocalProtocolError, match="cannot deny: this WebSocket is accepted"):
+        await communicator.wait()
 
 
 async def test_an_error_closes_with_1011_and_is_logged(serve, client, caplog):

@@ -65,7 +65,10 @@ def _close_event(code: int | bool | None, reason: str | None) -> Event:
     return event
 
 
-def _denial_events(status: int, body: str | bytes, headers: Headers | None) -> list[Event]:
+def denial_events(
+    scope: dict[str, Any], status: int, body: str | bytes, headers: Headers | None
+) -> list[Event]:
+    """Return what refuses a WebSocket with an HTTP response; a plain close where that can't be."""
     if not isinstance(status, int) or not 200 <= status <= 599:
         raise ValueError(f"deny() takes a status from 200 to 599, not {status!r:.50}")
     if isinstance(body, str):
@@ -74,6 +77,9 @@ def _denial_events(status: int, body: str | bytes, headers: Headers | None) -> l
         content_type = b"application/octet-stream"
     else:
         raise TypeError(f"a body is a str or bytes, not {type(body).__name__}")
+    # ASGI, "WebSocket Denial Response": an extension, which not every server has.
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        return [_close_event(None, None)]
     pairs = list(headers or ())
     names = {name.lower() for name, _ in pairs}
     if b"content-type" not in names:
@@ -120,16 +126,12 @@ class _WebsocketMixin(AsyncConsumer):
         return list(self.groups)
 
     def _hr_denial(self, status: int, body: str | bytes, headers: Headers | None) -> list[Event]:
-        """Return the events by which this server denies, none if it has no such events."""
-        events = _denial_events(status, body, headers)
         lane = self._hr_lane
         if not lane.connecting and not lane.over:
             raise LocalProtocolError(
                 "deny() stands in the place of accept(): this WebSocket is accepted, close() it"
             )
-        # ASGI, "WebSocket Denial Response": an extension, which not every server has.
-        has_them = "websocket.http.response" in self.scope.get("extensions", {})
-        return events if has_them else []
+        return denial_events(self.scope, status, body, headers)
 
     def _hr_log_not_left(self, group: str) -> None:
         logger.exception("%s could not leave the group %s", type(self).__name__, group)
@@ -182,7 +184,7 @@ class AsyncWebsocketConsumer(_WebsocketMixin):
 
         Raises LocalProtocolError once the WebSocket is accepted.
         """
-        for event in self._hr_denial(status, body, headers) or [_close_event(None, None)]:
+        for event in self._hr_denial(status, body, headers):
             await super().send(event)
 
     async def websocket_receive(self, message: Event) -> None:
@@ -311,7 +313,7 @@ class WebsocketConsumer(_WebsocketMixin, SyncConsumer):
 
         Raises LocalProtocolError once the WebSocket is accepted.
         """
-        for event in self._hr_denial(status, body, headers) or [_close_event(None, None)]:
+        for event in self._hr_denial(status, body, headers):
             super().send(event)
 
     def websocket_receive(self, message: Event) -> None:
