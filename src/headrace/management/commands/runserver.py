@@ -10,10 +10,12 @@ Rules of this file:
 
 import logging
 import os
+import signal
+import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +29,32 @@ from django.utils import autoreload
 
 from ... import __version__
 from ...routing import get_default_application
+from ...server.proxy import ProxyHeaders
 from ..development import DevelopmentServer, under_prefix
 
 __all__ = ["Command"]
 
+#: How long the server's process may take to end.
+_GOODBYE_S = 8.0
 #: The exit status by which Django's autoreloader asks its parent process to start another one.
 _RELOAD = 3
+
+
+#: Settings of the server, by the options that they can be given by: those of Daphne's command.
+_TIMEOUTS = {
+    "http_timeout_s": (
+        ("--http_timeout", "--http-timeout"),
+        "Seconds that a response may take (no limit).",
+    ),
+    "accept_timeout_s": (
+        ("--websocket_handshake_timeout", "--websocket-handshake-timeout"),
+        "Seconds that the application may take to accept a WebSocket (10).",
+    ),
+    "application_close_timeout_s": (
+        ("--application-close-timeout", "--application_close_timeout"),
+        "Seconds that the application may take to end once its client is gone (10).",
+    ),
+}
 
 
 class Command(DjangoCommand):
@@ -56,20 +78,20 @@ class Command(DjangoCommand):
             dest="use_asgi",
             help="Runs Django's own WSGI server instead, without WebSockets.",
         )
+        for names, purpose in _TIMEOUTS.values():
+            parser.add_argument(*names, type=float, metavar="S", help=purpose)
         parser.add_argument(
-            "--http_timeout",
-            "--http-timeout",
-            type=float,
-            metavar="S",
-            help="Seconds that a client may take nothing of its response.",
+            "--proxy-headers",
+            action="store_true",
+            help="Believes any proxy that says where a request came from (X-Forwarded-For, "
+            "-Port and -Proto).",
         )
-        parser.add_argument(
-            "--websocket_handshake_timeout",
-            "--websocket-handshake-timeout",
-            type=float,
-            metavar="S",
-            help="Seconds that the application may take to accept a WebSocket.",
-        )
+        for name, purpose in (("host", "address"), ("port", "port")):
+            parser.add_argument(
+                f"--proxy-headers-{name}",
+                metavar="HEADER",
+                help=f"With --proxy-headers: the header that has the client's {purpose}.",
+            )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Refuse to start without an application to serve."""
@@ -83,6 +105,8 @@ class Command(DjangoCommand):
 
     def run(self, **options: Any) -> None:
         """Run the server, and end it when the main thread ends, for whatever reason."""
+        if options["use_reloader"] and os.environ.get(autoreload.DJANGO_AUTORELOAD_ENV) != "true":
+            sys.exit(_supervise())
         status: Any = 0
         autoreload.autoreload_started.connect(self._reloader_started)
         try:
@@ -91,7 +115,7 @@ class Command(DjangoCommand):
             status = exit_.code
             raise
         finally:
-            if self._server is not None and not self._server.end(restarting=status == _RELOAD):
+            if self._server is not None and not self._end(status):
                 _leave_at_once(status)
 
     def inner_run(self, *args: Any, **options: Any) -> None:
@@ -133,13 +157,26 @@ class Command(DjangoCommand):
         ipv6: bool,
     ) -> DevelopmentServer:
         del handler_class
-        given = {
-            "write_timeout_s": options.get("http_timeout"),
-            "accept_timeout_s": options.get("websocket_handshake_timeout"),
+        timeouts = {name: options.get(_attribute(flags)) for name, (flags, _) in _TIMEOUTS.items()}
+        chosen: dict[str, Any] = {
+            name: value for name, value in timeouts.items() if value is not None
         }
-        chosen = {name: value for name, value in given.items() if value is not None}
+        if options.get("proxy_headers"):
+            headers = {
+                "address": options.get("proxy_headers_host"),
+                "port": options.get("proxy_headers_port"),
+            }
+            named = {name: header for name, header in headers.items() if header}
+            chosen["proxy_headers"] = ProxyHeaders(trusted=("*",), **named)
         self._server = DevelopmentServer(address, ipv6=ipv6, **chosen)
         return self._server
+
+    def _end(self, status: Any) -> bool:
+        assert self._server is not None
+        try:
+            return self._server.end(restarting=status == _RELOAD)
+        except KeyboardInterrupt:  # somebody is in a hurry
+            return False
 
     # The autoreloader
 
@@ -153,6 +190,38 @@ class Command(DjangoCommand):
         if self._reloader is not None:
             # A new set: the reloader's thread may be walking through the old one.
             self._reloader.extra_files = self._reloader.extra_files | files
+
+
+def _attribute(flags: Sequence[str]) -> str:
+    """Return the name under which argparse keeps an option."""
+    return flags[0].lstrip("-").replace("-", "_")
+
+
+def _supervise() -> int:
+    """Run this command in a child process, anew whenever that asks for it; return its status.
+
+    Django's own loop kills the child when it is told to stop. This one lets it say goodbye.
+    """
+    arguments = autoreload.get_child_arguments()
+    environment = {**os.environ, autoreload.DJANGO_AUTORELOAD_ENV: "true"}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    while True:
+        child = subprocess.Popen(arguments, env=environment, close_fds=False)  # noqa: S603
+        try:
+            status = child.wait()
+        except (KeyboardInterrupt, SystemExit) as reason:
+            if isinstance(reason, SystemExit):
+                child.terminate()
+            # Else the terminal has told the child itself; it is told once more if it lingers.
+            for insist in (child.terminate, child.kill):
+                try:
+                    child.wait(_GOODBYE_S)
+                except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                    insist()
+            child.wait()
+            return 0
+        if status != _RELOAD:
+            return status
 
 
 def _files_of(error: BaseException | None) -> Iterator[Path]:

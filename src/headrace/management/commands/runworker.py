@@ -1,5 +1,6 @@
 """``manage.py runworker``: the ASGI application, for what arrives on named channels."""
 
+import contextlib
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -52,7 +53,10 @@ class Command(BaseCommand):
         listed = ", ".join(channels)
         self.stdout.write(f"Listening on {listed} of the channel layer {alias!r}.")
         self.stdout.write("Quit the worker with CONTROL-C.")
-        self.worker_class(application=application, channels=channels, channel_layer=layer).run()
+        worker = self.worker_class(application=application, channels=channels, channel_layer=layer)
+        # From here on the worker hears the signals itself; one that came before ends nothing.
+        with contextlib.suppress(KeyboardInterrupt):
+            worker.run()
 
 
 def _require_routes(application: Any, channels: list[str]) -> None:
