@@ -7,9 +7,11 @@ Rules of this file:
 """
 
 import ast
+import re
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, TypeVar
@@ -22,6 +24,9 @@ from .edits import Edit, Remark
 __all__ = ["Module", "Unreadable", "check_syntax", "dotted", "walk"]
 
 _BOM = "\ufeff"
+
+_TOO_DEEP = "it nests too deeply"
+_LINE_END = re.compile(rb"\r\n|\r|\n")
 
 #: Address space, of which only what is used takes memory.
 _STACK_BYTES = 512 << 20
@@ -46,23 +51,26 @@ class Module:
             parsed = _parse(text)
             if parsed.code != text:
                 raise Unreadable("its line endings or blank lines can't be kept as they are")
-            wrapper = metadata.MetadataWrapper(parsed, unsafe_skip_copy=True)
-            self._spans = wrapper.resolve(metadata.ByteSpanPositionProvider)
-            self._places = wrapper.resolve(metadata.PositionProvider)
-            self._parents = wrapper.resolve(metadata.ParentNodeProvider)
-            self._scopes = wrapper.resolve(metadata.ScopeProvider)
+            self._wrapper = metadata.MetadataWrapper(parsed, unsafe_skip_copy=True)
+            self._spans = self._wrapper.resolve(metadata.ByteSpanPositionProvider)
         except cst.ParserSyntaxError as error:
             raise Unreadable(f"line {error.raw_line}: {error.message.splitlines()[0]}") from None
         except RecursionError:
-            raise Unreadable("it nests too deeply") from None
-        self.root = wrapper.module
+            raise Unreadable(_TOO_DEEP) from None
+        self._parents = dict(_family(self._wrapper.module))
+        #: All nodes but the root, in the order of the text.
+        self.nodes = list(self._parents)
+        self._line_ends = [found.start() for found in _LINE_END.finditer(source.encode())]
         self.edits: list[Edit] = []
         self.remarks: list[Remark] = []
 
     @cached_property
-    def nodes(self) -> list[cst.CSTNode]:
-        """All nodes, in the order of the text."""
-        return list(walk(self.root))
+    def _scopes(self) -> Mapping[cst.CSTNode, metadata.Scope | None]:
+        # The most expensive part, of which a module that only has strings has no need.
+        try:
+            return self._wrapper.resolve(metadata.ScopeProvider)
+        except RecursionError:
+            raise Unreadable(_TOO_DEEP) from None
 
     def all(self, kind: type[Node]) -> Iterator[Node]:
         """Return the nodes of this kind, in the order of the text."""
@@ -76,18 +84,15 @@ class Module:
 
     def line(self, node: cst.CSTNode) -> int:
         """Return the line on which the node begins."""
-        line: int = self._places[node].start.line
-        return line
+        return bisect_left(self._line_ends, self.span(node)[0]) + 1
 
     def parent(self, node: cst.CSTNode) -> cst.CSTNode | None:
         """Return the node that this one is a part of."""
-        parent: cst.CSTNode | None = self._parents.get(node)
-        return parent
+        return self._parents.get(node)
 
     def scope(self, node: cst.CSTNode) -> metadata.Scope | None:
         """Return the scope in which a name is looked up; None for what is no reference."""
-        scope: metadata.Scope | None = self._scopes.get(node)
-        return scope
+        return self._scopes.get(node)
 
     def ancestors(self, node: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, cst.CSTNode]]:
         """Yield (node, its parent) from here to the root."""
@@ -111,18 +116,18 @@ class Module:
             self.remark(node, str(text))
 
 
-def check_syntax(text: str) -> None:
-    """Raise Unreadable for what is no Python to the interpreter that runs this."""
+def check_syntax(text: str) -> ast.Module:
+    """Parse with the interpreter's own parser; Unreadable for what is no Python to that."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what the project wrote
-            ast.parse(text)
+            return ast.parse(text)
     except SyntaxError as error:
         raise Unreadable(f"line {error.lineno}: {error.msg}") from None
     except ValueError as error:
         raise Unreadable(str(error)) from None
     except (MemoryError, RecursionError):
-        raise Unreadable("it nests too deeply") from None
+        raise Unreadable(_TOO_DEEP) from None
 
 
 def _parse(text: str) -> cst.Module:
@@ -137,12 +142,19 @@ def _parse(text: str) -> cst.Module:
 
 def walk(root: cst.CSTNode) -> Iterator[cst.CSTNode]:
     """Yield the node and all below it, in the order of the text."""
-    # With a stack of its own: an expression of a thousand operands nests a thousand deep.
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
+    yield root
+    for node, _ in _family(root):
         yield node
-        waiting += reversed(node.children)
+
+
+def _family(root: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, cst.CSTNode]]:
+    """Yield (node, its parent) for all below the root, in the order of the text."""
+    # With a stack of its own: an expression of a thousand operands nests a thousand deep.
+    waiting = [(child, root) for child in reversed(root.children)]
+    while waiting:
+        node, parent = waiting.pop()
+        yield node, parent
+        waiting += [(child, node) for child in reversed(node.children)]
 
 
 def dotted(node: Any) -> str:
