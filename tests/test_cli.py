@@ -35,7 +35,8 @@ def pour(monkeypatch):
 def test_without_arguments_it_says_what_there_is(capsys):
     status, written = run(capsys)
     assert status == 2
-    assert "serve an ASGI application" in written
+    assert "serve an ASGI or a WSGI application" in written
+    assert "migrate-imports" in written
 
 
 def test_arguments_are_those_of_the_process_unless_given(capsys, monkeypatch):

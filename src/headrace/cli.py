@@ -10,26 +10,18 @@ Rules of this file:
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any, NoReturn
 
 from . import __version__
 from .exceptions import ConfigurationError
-from .server import cli as server
+from .migrating import command as migrating
+from .server import cli as serving
 
 __all__ = ["COMMANDS", "main", "parser"]
 
 
-def _migrating(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    try:
-        command: Any = import_module("headrace.migrating.command")
-    except ModuleNotFoundError:
-        return
-    command.register(commands)
-
-
 #: What registers each subcommand, in the order of the help.
-COMMANDS: tuple[Callable[[Any], object], ...] = (server.register, _migrating)
+COMMANDS: tuple[Callable[[Any], object], ...] = (serving.register, migrating.register)
 
 
 class _Mistake(Exception):

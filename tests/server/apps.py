@@ -79,3 +79,22 @@ class Factory:
 
 factory = Factory()
 NOT_A_FACTORY = object()
+
+
+def wsgi(environ, start_response):
+    """HTTP: says in which thread; waits for ever where it is asked to."""
+    if environ["PATH_INFO"] == "/thread":
+        tell("begun")
+        threading.Event().wait()
+    start_response("200 OK", [])
+    return [threading.current_thread().name.encode()]
+
+
+class Asgi2:
+    """What ASGI was before its third version."""
+
+    def __init__(self, scope):
+        pass
+
+    async def __call__(self, receive, send):
+        await respond(send, b"hello")

@@ -58,7 +58,7 @@ def test_serves_until_it_is_told_to_stop(capsys):
 
 
 def test_the_verbosity_of_the_log(capsys):
-    arguments = ["serve", "tests.server.apps:stops_itself", "--port", "0"]
+    arguments = ["serve", "tests.server.apps.stops_itself", "--port", "0"]
     assert run(capsys, *arguments, "-v", "0") == (0, "")
     assert run(capsys, *arguments, "--log-level", "warning") == (0, "")
     assert "DEBUG" not in run(capsys, *arguments, "-v", "1")[1]
@@ -90,6 +90,13 @@ def test_the_format_of_the_log(capsys):
     assert written.endswith("<INFO> Headrace has stopped\n")
 
 
+def test_serves_a_wsgi_application(capsys):
+    arguments = ["tests.server.apps:wsgi", "--websockets", "tests.server.apps:stops_itself"]
+    status, written = run(capsys, "serve", *arguments, "--port", "0", "--wsgi-threads", "2")
+    assert status == 0
+    assert "tests.server.apps:wsgi is a WSGI application, served in 2 threads" in written
+
+
 def test_serves_without_uvloop(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvloop", None)
     status, _ = run(capsys, "serve", "tests.server.apps:stops_itself", "--port", "0")
@@ -114,11 +121,18 @@ def test_a_port_in_use(capsys):
     ("arguments", "says"),
     [
         (["serve"], "usage: headrace serve [OPTIONS] MODULE:APP"),
+        (["serve", "tests.server.apps", "--websockets", "x"], "leave out --websockets"),
+        (["serve", "tests.server.apps:wsgi", "--websockets", "no.such"], "no module 'no'"),
+        (
+            ["serve", "tests.server.apps:wsgi", "--websockets", "tests.server.apps:wsgi"],
+            "--websockets tests.server.apps:wsgi: that is a WSGI application",
+        ),
+        (["serve", "tests.server.apps", "--wsgi-threads", "0"], "invalid count value: '0'"),
         (["serve", "tests.server.apps", "--prot", "1"], "unrecognized arguments: --prot 1"),
         (["serve", "no.such.module:app"], "there is no module 'no'"),
         (["serve", "tests.server.nothing:app"], "there is no module 'tests.server.nothing'"),
         (["serve", "tests.server.apps:nothing"], "module 'tests.server.apps' has no 'nothing'"),
-        (["serve", "tests.server.apps:__name__"], "is no ASGI application, it is str 'tests.ser"),
+        (["serve", "tests.server.apps:__name__"], "is no ASGI or WSGI application, it is str"),
         (["serve", "tests/server/apps.py"], "'tests/server/apps.py' is a file"),
         (["serve", "tests.server.apps.nothing"], "'tests.server.apps' has no 'nothing'"),
         (["serve", "no.such.module.app"], "there is no module 'no'"),
@@ -491,3 +505,51 @@ async def test_where_the_access_log_goes(tmp_path, options, place):
     }
     for where, text in written.items():
         assert text.count('"GET /some/path HTTP/1.1" 200') == (where == place), where
+
+
+@in_one_loop
+async def test_a_wsgi_application_and_its_websockets():
+    options = ["--websockets", "tests.server.apps:application", "--wsgi-threads", "3"]
+    async with command("wsgi", *options) as running:
+        line = await running.logged("is a WSGI application")
+        assert "tests.server.apps:wsgi is a WSGI application, served in 3 threads; W" in line
+        assert line.endswith("WebSockets go to tests.server.apps:application")
+        async with connected(await running.address()) as client:
+            assert (await client.get()).body.startswith(b"headrace wsgi")
+            await client.open_websocket()
+            await client.send_text("hello")
+            assert await client.read_text() == "hello"
+        await running.has_told("disconnect 1006")
+        running.process.terminate()
+        assert await running.end() == 0
+        assert running.told[-1] == "lifespan.shutdown"
+
+
+@in_one_loop
+async def test_a_wsgi_thread_that_blocks_does_not_keep_the_process():
+    async with command("wsgi", "--shutdown-timeout", "0.2") as running:
+        async with connected(await running.address()) as client:
+            await client.send(b"GET /thread HTTP/1.1\r\nHost: here\r\n\r\n")
+            await running.has_told("begun")
+            running.process.terminate()
+            assert await running.end() == 0
+        assert "threads of the application are still at work" in "\n".join(running.log)
+
+
+@in_one_loop
+async def test_the_interface_may_be_said():
+    async with command("wsgi", "--interface", "wsgi") as running:
+        assert "WebSockets go to nobody (--websockets" in await running.logged("is a WSGI")
+        async with connected(await running.address()) as client:
+            assert (await client.get()).body.startswith(b"headrace wsgi")
+        running.process.terminate()
+        assert await running.end() == 0
+
+
+@in_one_loop
+async def test_an_application_of_asgi_2():
+    async with command("Asgi2", "--lifespan", "off") as running:
+        async with connected(await running.address()) as client:
+            assert (await client.get()).body == b"hello"
+        running.process.terminate()
+        assert await running.end() == 0

@@ -19,12 +19,15 @@ from ..protocols.http1 import Http1Limits
 from ..protocols.websocket import Limits
 from .config import Config, Lifespan
 from .endpoint import Endpoint
+from .interface import Interface, as_asgi, interface_of
 from .lifespan import LifespanFailed
 from .outbox import SlowClientPolicy
 from .proxy import ProxyHeaders
 from .running import new_event_loop
 from .running import run as run_server
+from .runtime import ASGIApplication
 from .server import Server
+from .wsgi import DEFAULT_THREADS, WsgiApplication
 
 __all__ = ["load", "register", "run"]
 
@@ -38,7 +41,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     """Add ``serve`` to the subcommands of ``headrace``."""
     serve = commands.add_parser(
         "serve",
-        help="serve an ASGI application",
+        help="serve an ASGI or a WSGI application",
         usage="headrace serve [OPTIONS] MODULE:APP  (--help lists the options)",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -54,18 +57,51 @@ def run(options: argparse.Namespace) -> int:
     """
     _configure_logging(options)
     sys.path.insert(0, os.path.abspath(options.app_dir))
-    app = load(options.application)
-    if not callable(app):
-        raise ConfigurationError(
-            f"{options.application!r} is no ASGI application, it is {type(app).__name__} "
-            f"{app!r:.40}: write MODULE:NAME, for instance mysite.asgi:application"
-        )
+    app = _application(options)
     try:
-        _run(Server(app, _config(options)), debug=options.verbosity >= 3)
+        _run(app, _config(options), debug=options.verbosity >= 3)
     except LifespanFailed as error:
         print(f"headrace: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _application(options: argparse.Namespace) -> ASGIApplication:
+    """Return what the options name, as an ASGI application."""
+    app, interface = _loaded(options.application, options.interface)
+    if interface is not Interface.WSGI:
+        if options.websockets is not None:
+            raise ConfigurationError(
+                f"{options.application} is an ASGI application, which takes its WebSockets "
+                "itself: leave out --websockets, or say --interface wsgi"
+            )
+        return as_asgi(app, interface)
+    websockets = None
+    if options.websockets is not None:
+        asgi, interface = _loaded(options.websockets, "auto")
+        if interface is Interface.WSGI:
+            raise ConfigurationError(
+                f"--websockets {options.websockets}: that is a WSGI application, WebSockets "
+                "take an ASGI one, for instance mysite.asgi:application"
+            )
+        websockets = as_asgi(asgi, interface)
+    logger.info(
+        "%s is a WSGI application, served in %d threads; WebSockets go to %s",
+        options.application,
+        options.wsgi_threads,
+        options.websockets or "nobody (--websockets MODULE:APP)",
+    )
+    return WsgiApplication(app, threads=options.wsgi_threads, websockets=websockets)
+
+
+def _loaded(path: str, interface: str) -> tuple[Any, Interface]:
+    app = load(path)
+    if not callable(app):
+        raise ConfigurationError(
+            f"{path!r} is no ASGI or WSGI application, it is {type(app).__name__} "
+            f"{app!r:.40}: write MODULE:NAME, for instance mysite.asgi:application"
+        )
+    return app, interface_of(app) if interface == "auto" else Interface(interface)
 
 
 def load(path: str) -> Any:
@@ -123,13 +159,18 @@ def _dotted(path: str) -> tuple[str, str] | None:
     return (module_name, name) if module_name and found is None else None
 
 
-def _run(server: Server, *, debug: bool) -> None:
+def _run(app: ASGIApplication, config: Config, *, debug: bool) -> None:
+    server = Server(app, config)
     # What was imported lives as long as the process: a full garbage collection, which stops
     # every connection, need not walk through it again and again.
     gc.collect()
     gc.freeze()
     with asyncio.Runner(debug=debug or None, loop_factory=new_event_loop) as runner:
-        run_server(server, runner.get_loop())
+        try:
+            run_server(server, runner.get_loop())
+        finally:
+            if isinstance(app, WsgiApplication):
+                app.close()
         if server.hurried and _threads_left():
             # Python would wait for them, and nothing can end a thread that blocks.
             logger.warning("threads of the application are still at work: the process ends")
@@ -270,7 +311,9 @@ def _extension(path: str) -> ExtensionFactory:
 def _add_options(serve: argparse.ArgumentParser) -> None:
     defaults = Config()
     serve.add_argument(
-        "application", metavar="MODULE:APP", help="the ASGI application, as mysite.asgi:application"
+        "application",
+        metavar="MODULE:APP",
+        help="the ASGI or WSGI application, as mysite.asgi:application",
     )
     serve.add_argument("--app-dir", default=".", help="the folder to import from")
 
@@ -304,6 +347,24 @@ def _add_options(serve: argparse.ArgumentParser) -> None:
     )
 
     application = serve.add_argument_group("the application")
+    application.add_argument(
+        "--interface",
+        default="auto",
+        choices=["auto", "asgi", "asgi2", "wsgi"],
+        help="how it is called; auto: as its signature says",
+    )
+    application.add_argument(
+        "--websockets",
+        metavar="MODULE:APP",
+        help="the ASGI application that takes the WebSockets of a WSGI application",
+    )
+    application.add_argument(
+        "--wsgi-threads",
+        type=_count,
+        default=DEFAULT_THREADS,
+        metavar="N",
+        help="requests that a WSGI application works on at once",
+    )
     application.add_argument("--root-path", default="", help="the path it is mounted under")
     application.add_argument(
         "--lifespan", default=defaults.lifespan, type=Lifespan, choices=list(Lifespan)
@@ -526,8 +587,15 @@ def _seconds(text: str) -> float:
     return 0.0 if seconds == -1 else seconds
 
 
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError
+    return count
+
+
 def _octal(text: str) -> int:
     return int(text, 8)
 
 
-_seconds.__name__, _octal.__name__ = "time", "mode"
+_seconds.__name__, _count.__name__, _octal.__name__ = "time", "count", "mode"
