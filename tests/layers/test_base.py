@@ -64,6 +64,18 @@ def test_the_local_part_is_not_received(layer):
     assert layer.non_local_name("named") == "named"
 
 
+def test_a_layer_has_names_of_a_length_of_its_own():
+    class Short(BaseChannelLayer):
+        MAX_NAME_LENGTH = 5
+
+    layer = Short()
+    assert layer.match_type_and_length("four")
+    assert not layer.match_type_and_length("five!")
+    assert not layer.match_type_and_length(b"four")
+    with pytest.raises(TypeError, match="Group name"):
+        layer.require_valid_group_name("fives")
+
+
 def test_the_old_names_of_the_checks_say_so(layer):
     with pytest.warns(DeprecationWarning, match="valid_channel_name is deprecated"):
         assert layer.valid_channel_name("a") is True

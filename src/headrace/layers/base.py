@@ -252,10 +252,14 @@ class BaseChannelLayer:
         prefix, mark, _ = name.partition("!")
         return prefix + mark
 
+    def match_type_and_length(self, name: object) -> bool:
+        """Tell whether this is a str that is short enough for a name."""
+        return isinstance(name, str) and len(name) < self.MAX_NAME_LENGTH
+
     def _is_name(self, name: object, pattern: re.Pattern[str]) -> bool:
         return (
-            isinstance(name, str)
-            and len(name) < self.MAX_NAME_LENGTH
+            self.match_type_and_length(name)
+            and isinstance(name, str)
             and pattern.fullmatch(name) is not None
         )
 
