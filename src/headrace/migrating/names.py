@@ -263,9 +263,9 @@ def successor(path: str) -> Successor | Missing:
     What stands behind a public name (a method of a class) is taken along.
     """
     parts = path.split(".")[1:]
-    gone = next((_GONE[key] for key in _prefixes(parts) if key in _GONE), None)
+    gone = next((key for key in _prefixes(parts) if key in _GONE), None)
     if gone is not None:
-        return Missing(path, gone)
+        return Missing(f"channels.{gone}", _GONE[gone])
     module = next(key for key in [*_prefixes(parts), ""] if key in MODULES)
     depth = len(module.split(".")) if module else 0
     if any(part.startswith("_") and not part.endswith("__") for part in parts):

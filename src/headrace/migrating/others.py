@@ -83,7 +83,10 @@ def _of(match: re.Match[str]) -> str:
         return f"{written}: require headrace in its place"
     if name == "daphne":
         return f"{written}: headrace has a server, so nothing comes in its place"
-    return f"{written}: see what is said about CHANNEL_LAYERS"
+    return (
+        f"{written}: stays while CHANNEL_LAYERS names it; the channels that it requires is "
+        "installed, and shadowed by headrace.as_channels.install()"
+    )
 
 
 def _suggested(line: str) -> str | None:
