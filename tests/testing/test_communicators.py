@@ -7,6 +7,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
 
+from headrace import testing
 from headrace.generic.websocket import (
     AsyncJsonWebsocketConsumer,
     AsyncWebsocketConsumer,
@@ -425,3 +426,10 @@ class WithoutADatabase(SimpleTestCase):
         await communicator.send_to("hello")
         assert await communicator.receive_from() == "hello"
         await communicator.disconnect()
+
+
+def test_the_package_has_what_it_names():
+    for name in testing.__all__:
+        assert getattr(testing, name)
+    with pytest.raises(AttributeError, match="has no attribute 'unknown'"):
+        testing.unknown  # noqa: B018

@@ -84,6 +84,13 @@ class Modes:
         response = await HttpCommunicator(CountingOverHttp.as_asgi(), "GET", "/").get_response()
         self.assertEqual(response["body"], b"1")
 
+    async def test_a_view(self):
+        await User.objects.acreate(username="ada")
+        http = HttpCommunicator(application, "POST", "/users/", b"grace", [HOST])
+        response = await http.get_response()
+        self.assertEqual(response["body"], b'{"users": ["ada", "grace"]}')
+        self.assertEqual(await User.objects.acount(), 2)
+
     def test_a_synchronous_test(self):
         User.objects.create(username="ada")
         async_to_sync(self.chat)()
@@ -97,6 +104,7 @@ class Modes:
 
 
 HEADERS = [(b"origin", b"http://testserver")]
+HOST = (b"host", b"testserver")
 
 
 class InATestCase(Modes, TestCase):
@@ -163,7 +171,7 @@ def test_djangos_runner(project, database, options):
     with (project / "settings.py").open("a") as settings:
         settings.write(database)
     (project / "test_cases.py").write_text(CASES)
-    assert "Ran 12 tests" in run(project, "django", "test", "--noinput", *options)
+    assert "Ran 14 tests" in run(project, "django", "test", "--noinput", *options)
 
 
 PYTEST = """
@@ -172,7 +180,7 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from headrace.layers import get_channel_layer
-from headrace.testing import WebsocketCommunicator
+from headrace.testing import HttpCommunicator, WebsocketCommunicator
 
 
 @pytest.mark.PLUGIN
@@ -186,6 +194,16 @@ async def test_in_a_transaction(websocket_connect, time):
     socket = await websocket_connect("/ws/sync-members/")
     await socket.send_to("joan")
     assert await socket.receive_from() == "ada,grace,joan"
+
+
+@pytest.mark.PLUGIN
+@pytest.mark.parametrize("time", [1, 2])
+@pytest.mark.django_db
+async def test_a_view(async_db, time):
+    await User.objects.acreate(username="ada")
+    headers = [(b"host", b"testserver")]
+    http = HttpCommunicator(application(), "POST", "/users/", b"grace", headers)
+    assert (await http.get_response())["body"] == b'{"users": ["ada", "grace"]}'
 
 
 @pytest.mark.PLUGIN
@@ -250,7 +268,7 @@ def test_pytest(project, plugin, database):
         "asyncio": ["-p", "no:anyio", "-o", "asyncio_default_fixture_loop_scope=function"],
     }
     output = run(project, "pytest", "-p", "no:cacheprovider", "-q", *options[plugin])
-    assert "8 passed" in output
+    assert "10 passed" in output
 
 
 def test_a_project_that_has_no_django(tmp_path):

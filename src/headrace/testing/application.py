@@ -13,10 +13,12 @@ Rules of this file:
 import asyncio
 import contextlib
 import contextvars
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 from asgiref.compatibility import guarantee_single_callable
+from asgiref.sync import AsyncToSync
 
 __all__ = ["ApplicationCommunicator"]
 
@@ -57,11 +59,10 @@ class ApplicationCommunicator:
     def future(self) -> asyncio.Task[None]:
         """The application's task, which begins here if it has not yet."""
         if self._task is None:
-            # An empty context: as under a server, what the test has set is not seen.
             self._task = asyncio.get_running_loop().create_task(
                 _run(self.application, self.scope, self._inputs, self._outputs, self._news),
                 name="headrace communicator",
-                context=contextvars.Context(),
+                context=_context(),
             )
         return self._task
 
@@ -177,6 +178,28 @@ class ApplicationCommunicator:
         return future
 
 
+def _context() -> contextvars.Context:
+    """Return an empty context: as under a server, what the test has set is not seen.
+
+    Only the thread that lends itself to synchronous code stays the same. In Django's test
+    cases it is the test's, whose transaction is there, also for code in a thread context.
+    """
+    context = contextvars.Context()
+    thread = getattr(AsyncToSync.executors, "current", None)
+    if thread is not None:
+        context.run(setattr, AsyncToSync.executors, "current", thread)
+    return context
+
+
+def _undisturbed(scope: Scope) -> contextlib.AbstractContextManager[None]:
+    """Keep Django's requests from closing the connection of the test they are part of."""
+    if scope.get("type") != "http" or "django.db" not in sys.modules:
+        return contextlib.nullcontext()
+    from .connections import spare_transactions
+
+    return spare_transactions()
+
+
 async def _run(
     application: Application,
     scope: Scope,
@@ -189,6 +212,7 @@ async def _run(
         news.set()
 
     try:
-        await application(scope, inputs.get, send)
+        with _undisturbed(scope):
+            await application(scope, inputs.get, send)
     finally:
         news.set()

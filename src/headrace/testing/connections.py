@@ -10,15 +10,18 @@ Rules of this file:
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from asgiref.sync import SyncToAsync
-from django.db import connections
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-__all__ = ["ThreadsConnections", "share_connections"]
+from .. import db
+
+__all__ = ["ThreadsConnections", "share_connections", "spare_transactions"]
 
 #: How long a thread may go on with a connection that another one wants back.
 IN_USE_S = 5.0
@@ -74,6 +77,41 @@ def _close(connection: BaseDatabaseWrapper) -> None:
         BaseDatabaseWrapper.close(connection)
     finally:
         connection.dec_thread_sharing()
+
+
+_sparing = 0
+_sparing_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def spare_transactions() -> Iterator[None]:
+    """Let Django's requests close no connection whose transaction is open, for a while.
+
+    With each request Django closes old connections, of which one with an open transaction is
+    taken to be left over. In a test case, it is the test's.
+    """
+    global _sparing
+    with _sparing_lock:
+        _sparing += 1
+        if _sparing == 1:
+            _exchange(close_old_connections, _close_old_connections)
+    try:
+        yield
+    finally:
+        with _sparing_lock:
+            _sparing -= 1
+            if _sparing == 0:
+                _exchange(_close_old_connections, close_old_connections)
+
+
+def _exchange(old: Callable[..., None], new: Callable[..., None]) -> None:
+    for signal in (request_started, request_finished):
+        signal.disconnect(old)
+        signal.connect(new)
+
+
+def _close_old_connections(**_: Any) -> None:
+    db.close_old_connections()
 
 
 @contextlib.contextmanager
