@@ -36,12 +36,12 @@ DEBUG = os.environ.get("DEMO_DEBUG") == "1"
 ALLOWED_HOSTS = os.environ.get("DEMO_HOSTS", "localhost,127.0.0.1,[::1]").split(",")
 
 INSTALLED_APPS = [
+    "headrace",  # before staticfiles: it brings a runserver of its own
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.messages",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
-    "headrace",
     "accounts",
     "chat",
 ]
