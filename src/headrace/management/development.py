@@ -66,7 +66,10 @@ class DevelopmentServer:
         self._application = application
 
     def serve_forever(self) -> None:
-        """Serve until ``end()``, or in the main thread until SIGTERM or SIGINT."""
+        """Serve until ``end()``, or in the main thread until SIGTERM or SIGINT.
+
+        These become a KeyboardInterrupt.
+        """
         assert self._application is not None
         config = Config(
             fd=self._socket.fileno(),
@@ -84,6 +87,8 @@ class DevelopmentServer:
         finally:
             self._socket.close()
             self._over.set()
+        if in_main_thread:
+            raise KeyboardInterrupt  # for Django's command, which has heard no signal
 
     def end(self, *, restarting: bool) -> bool:
         """End what another thread serves; False when something of the application goes on.
