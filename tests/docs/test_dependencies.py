@@ -8,10 +8,12 @@ from tests.docs.pages import ROOT
 
 def declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"].values()
     groups = project["dependency-groups"].values()
     for requirement in (
         *project["build-system"]["requires"],
         *project["project"]["dependencies"],
+        *(requirement for extra in extras for requirement in extra),
         *(requirement for group in groups for requirement in group),
     ):
         yield re.match(r"[\w.-]+", requirement)[0].lower()
