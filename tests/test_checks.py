@@ -290,6 +290,7 @@ def test_a_database_that_does_not_say(settings, quiet, monkeypatch):
         (["django.contrib.staticfiles", "headrace"], ["headrace.W007"]),
         (["daphne", "headrace"], ["headrace.W008"]),
         (["headrace", "channels", "daphne"], ["headrace.W008"] * 2),
+        (["channels", "django.contrib.staticfiles"], []),
     ],
 )
 def test_commands_of_other_applications(quiet, monkeypatch, names, ids):

@@ -39,7 +39,7 @@ from django.core.checks import CheckMessage, Error, register
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from . import conf
+from . import as_channels, conf
 from .auth import BearerTokenMiddleware
 from .layers import InMemoryChannelLayer
 from .middleware import BaseMiddleware
@@ -224,6 +224,8 @@ def check_apps(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckM
     del app_configs
     names = [config.name for config in apps.get_app_configs()]
     found: list[CheckMessage] = []
+    if "headrace" not in names:
+        return found
     static = "django.contrib.staticfiles"
     if static in names and names.index(static) < names.index("headrace"):
         found.append(
@@ -300,22 +302,23 @@ def _layer_problems(layers: Any) -> Iterator[str]:
 
 
 def _instead_of(backend: str) -> str | None:
-    """Return what to write instead of a class of Channels; None where it is none, or works."""
+    """Return what to do about a class of Channels; None where it is none, or is ours."""
     package = backend.partition(".")[0]
+    if package not in ("channels", "channels_redis") or _channels_is_ours():
+        return None
     if package == "channels":
         home = backend.replace("channels", "headrace", 1)
-        try:
-            ours = import_string(home)
-        except ImportError:
-            return None
-        # Under the name channels there may be Headrace itself: see ``as_channels``.
-        return None if _imports(backend) is ours else f'Write "{home}".'
-    if package == "channels_redis" and find_spec("channels") is None:
-        return (
-            "It imports channels, which is not installed: call headrace.as_channels.install() at "
-            "the top of the settings, and Headrace is what it gets."
-        )
-    return None
+        return f'Write "{home}".' if _imports(home) is not None else None
+    return (
+        "It stands on Channels, and raises its errors. Call headrace.as_channels.install() at the "
+        "top of the settings: then it stands on Headrace, and raises Headrace's."
+    )
+
+
+def _channels_is_ours() -> bool:
+    """Tell whether ``import channels`` gets Headrace: see ``as_channels``."""
+    spec = find_spec("channels")
+    return spec is not None and type(spec.loader).__module__ == as_channels.__name__
 
 
 def _imports(path: str) -> Any:

@@ -102,9 +102,9 @@ class Worker:
         a name that no channel of the layer can have.
         """
         layer: Any = self.channel_layer
-        check_name = getattr(layer, "require_valid_channel_name", None) or getattr(
-            layer, "valid_channel_name", None
-        )
+        check_name: Any = getattr(layer, "require_valid_channel_name", None)
+        if check_name is None:
+            check_name = getattr(layer, "valid_channel_name", None)
         for channel in self.channels if check_name is not None else ():
             check_name(channel)
         pause_s = _PAUSE_S
