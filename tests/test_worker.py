@@ -9,7 +9,7 @@ import threading
 import pytest
 from asgiref.sync import async_to_sync
 
-from headrace.consumer import AsyncConsumer, SyncConsumer
+from headrace.consumer import AsyncConsumer, SyncConsumer, concurrent
 from headrace.exceptions import StopConsumer
 from headrace.layers import InMemoryChannelLayer, channel_layers
 from headrace.routing import ChannelNameRouter, ProtocolTypeRouter
@@ -470,6 +470,26 @@ async def test_what_was_fetched_is_handled_before_the_end(layer, log):
         await running
         assert log == ["begin 1", "end 1"]
         assert (await layer.receive("jobs"))["number"] == 2, "it is left for another worker"
+
+
+async def test_what_runs_beside_other_messages_is_finished_too(layer, log):
+    gate = asyncio.Event()
+
+    class Parallel(AsyncConsumer):
+        @concurrent(limit=2)
+        async def work_do(self, event):
+            log.note(f"begin {event['number']}")
+            await gate.wait()
+            log.note(f"end {event['number']}")
+
+    async with working(Parallel.as_asgi(), "jobs", layer=layer) as worker:
+        await send(layer, "jobs", 1, 2)
+        await log.has("begin 1", "begin 2")
+        worker.stop()
+        await asyncio.sleep(0.01)
+        assert len(log) == 2
+        gate.set()
+    assert sorted(log[2:]) == ["end 1", "end 2"]
 
 
 async def test_what_takes_too_long_is_cancelled(layer, log, caplog):

@@ -164,6 +164,11 @@ class Beside:
         task.add_done_callback(self._ended)
         return True
 
+    async def finish(self) -> None:
+        """Wait for the tasks."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def stop(self) -> None:
         """Cancel the tasks, and wait for them."""
         self.abandon()

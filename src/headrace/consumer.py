@@ -184,6 +184,9 @@ class AsyncConsumer:
         except _Over:
             await self._hr_wind_up(inbox, None, CloseCode.NORMAL_CLOSURE)
         except StopConsumer:
+            if beside is not None and message is _BETWEEN_EVENTS:
+                # A worker's, which has no more messages: what has begun goes on to its end.
+                await beside.finish()
             await self._hr_wind_up(inbox, message, CloseCode.NORMAL_CLOSURE)
             if beside is not None:
                 beside.raise_failure()
