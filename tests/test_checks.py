@@ -183,6 +183,12 @@ def test_a_layer_of_channels_that_is_ours_under_that_name(settings, quiet):
         as_channels.uninstall()
 
 
+def test_a_module_that_is_called_channels_is_not_ours_for_that(settings, quiet, monkeypatch):
+    monkeypatch.setitem(sys.modules, "channels", types.ModuleType("channels"))
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    assert found() == ["headrace.W003"]
+
+
 def test_a_layer_of_channels_that_there_is_no_other_for(settings, quiet):
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.Unheard"}}
     assert found() == []

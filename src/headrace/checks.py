@@ -317,7 +317,10 @@ def _instead_of(backend: str) -> str | None:
 
 def _channels_is_ours() -> bool:
     """Tell whether ``import channels`` gets Headrace: see ``as_channels``."""
-    spec = find_spec("channels")
+    try:
+        spec = find_spec("channels")
+    except ValueError:  # a module that somebody has made up
+        return False
     return spec is not None and type(spec.loader).__module__ == as_channels.__name__
 
 
