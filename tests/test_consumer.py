@@ -505,3 +505,21 @@ async def test_the_client_is_gone_says_the_log_if_asked(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "Sends: the client is gone: cannot send 'websocket.send': the WebSocket is closed"
     ]
+
+
+async def test_a_consumer_says_that_it_wants_to_know_of_gaps(layer):
+    class Forgetful(AsyncConsumer):
+        pass
+
+    class Careful(AsyncConsumer):
+        async def layer_gap(self, event):
+            """Fetch what was missed."""
+
+    bounds = []
+    for consumer_class in (Forgetful, Careful):
+        consumer = consumer_class()
+        consumer.scope = {"type": "test"}
+        inbox = await consumer._hr_open(asyncio.Queue().get, None)
+        bounds.append(layer.channels[consumer.channel_name].bounds)
+        consumer._hr_leave(inbox)
+    assert [each.hears_gaps for each in bounds] == [False, True]

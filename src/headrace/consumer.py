@@ -72,10 +72,10 @@ def get_handler_name(message: Event) -> str:
 
 
 @lru_cache(maxsize=256)
-def _bounds(capacity: int, overflow: str, consumer: str) -> Bounds:
+def _bounds(capacity: int, overflow: str, consumer: str, hears_gaps: bool = False) -> Bounds:
     """Return the bounds of a consumer's class: one object for all its connections."""
     try:
-        return Bounds(capacity, Overflow(overflow), consumer)
+        return Bounds(capacity, Overflow(overflow), consumer, hears_gaps)
     except ValueError:
         raise ValueError(
             f"{consumer}.overflow is one of {', '.join(map(repr, map(str, Overflow)))}, "
@@ -267,7 +267,8 @@ class AsyncConsumer:
         if self.capacity is not None:
             capacity = self.capacity
             _check_capacity(capacity, type(self).__name__)
-        bounds = _bounds(capacity, self.overflow, type(self).__name__)
+        hears_gaps = hasattr(self, "layer_gap")
+        bounds = _bounds(capacity, self.overflow, type(self).__name__, hears_gaps)
         handled = hasattr(self, "websocket_send") or hasattr(self, "websocket_close")
         inbox: OwnInbox | None = None
         lane = lane_of(self.scope, receive, send)

@@ -9,7 +9,7 @@ import uuid
 import pytest
 from django.utils.safestring import mark_safe
 
-from headrace.layers.base import Overflow
+from headrace.layers.base import Bounds, Overflow
 from headrace.layers.hub import Hub, ThreadSafeSink, carry, copier_for
 from headrace.testing.layers import RecordingSink
 
@@ -525,3 +525,31 @@ async def test_a_loop_that_stops_meanwhile_is_noticed():
     with ElsewhereLoop() as elsewhere:
         elsewhere.loop.call_soon_threadsafe(elsewhere.loop.stop)
         assert await carry(elsewhere.loop, lambda: "made") in (None, "made")
+
+
+# What comes into being, and what may be missing
+
+
+async def test_the_watcher_hears_of_each_groups_first_and_last_member(hub):
+    heard = []
+    hub.watcher = lambda group, here: heard.append((group, here))
+    join(hub, "room", "a")
+    join(hub, "room", "b")
+    hub.discard("room", "a")
+    assert heard == [("room", True)]
+    hub.detach("b")
+    assert heard == [("room", True), ("room", False)]
+
+
+async def test_a_gap_comes_behind_what_was_sent_before(hub):
+    sink = join(hub, "room", "a")
+    sink.bounds = Bounds(10, hears_gaps=True)
+    hub.publish("room", {"type": "websocket.send", "text": "before"})
+    assert hub.tell_gap("it broke") == 1
+    assert [event["text"] for event, _ in sink.transmitted] == ["before"]
+    assert sink.events == [{"type": "layer.gap", "reason": "it broke", "groups": ["room"]}]
+
+
+async def test_a_gap_is_for_consumers_that_handle_it(hub):
+    join(hub, "room", "a")
+    assert hub.tell_gap("it broke") == 0

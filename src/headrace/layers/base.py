@@ -68,6 +68,8 @@ class Bounds:
     overflow: Overflow = Overflow.DROP_NEWEST
     #: The name of the consumer's class, for the log.
     consumer: str | None = None
+    #: Whether the consumer has a handler for ``layer.gap``; one that has none is not told.
+    hears_gaps: bool = False
 
 
 def is_client_event(event: Mapping[str, Any]) -> bool:
@@ -288,8 +290,11 @@ class BaseChannelLayer:
         """Take the channel out of the group; nothing happens if it was not there."""
         raise NotImplementedError
 
-    async def group_send(self, group: str, message: Event) -> None:
-        """Send the message to every channel of the group; a full one does not raise."""
+    async def group_send(self, group: str, message: Event) -> int | None:
+        """Send the message to every channel of the group; a full one does not raise.
+
+        Returns how many other processes it went to, where the layer knows.
+        """
         raise NotImplementedError
 
     async def flush(self) -> None:

@@ -195,6 +195,7 @@ class Hub:
         "groups",
         "lock",
         "losses",
+        "watcher",
     )
 
     def __init__(self) -> None:
@@ -208,6 +209,9 @@ class Hub:
         self._home: asyncio.AbstractEventLoop | None = None
         #: What the members had no room for.
         self.losses = Losses()
+        #: Told of each group that comes into being here (True) or is gone (False), in the order
+        #: in which that happens: within the lock, so that it must not come back to the hub.
+        self.watcher: Callable[[str, bool], None] | None = None
         self._burst: _Burst | None = None
         self._changes = 0  # of memberships, so that a burst knows when its sinks are stale
 
@@ -250,6 +254,8 @@ class Hub:
             members = self.groups.get(group)
             if members is None:
                 members = self.groups[group] = {}
+                if self.watcher is not None:
+                    self.watcher(group, True)
             members[channel] = sink
             self._changes += 1
             held = self._memberships.get(channel)
@@ -342,6 +348,35 @@ class Hub:
                 logger.exception("group %s: a member failed to take an event", group)
         if full:
             self.losses.note(f"group {group}", event, full, len(sinks))
+
+    def tell_gap(self, reason: str, groups: Iterable[str] | None = None) -> int:
+        """Tell each channel whose consumer wants to know that it may have missed something.
+
+        It gets one event, with those of the groups (None: of all) that it is in. Returns how
+        many were told. A channel in no group is told only where ``groups`` is None.
+        """
+        self.end_burst()
+        concerned: dict[str, list[str]] = {}
+        with self.lock:
+            if groups is None:
+                concerned = {channel: sorted(self._groups_of(channel)) for channel in self.channels}
+            else:
+                for group in sorted(groups):
+                    for channel in self.groups.get(group, ()):
+                        concerned.setdefault(channel, []).append(group)
+            sinks = [(channel, self.channels[channel]) for channel in concerned]
+        told = 0
+        for channel, sink in sinks:
+            if getattr(getattr(sink, "bounds", None), "hears_gaps", False):
+                told += 1
+                event = {"type": "layer.gap", "reason": reason, "groups": concerned[channel]}
+                try:
+                    if (taken := sink.put(event)) is not True:
+                        self.losses.note(f"channel {channel}", event, [(sink, taken)], 1)
+                except Exception:
+                    # As in ``publish``: the others are told all the same.
+                    logger.exception("channel %s failed to take an event", channel)
+        return told
 
     def _join_burst(self, group: str, members: dict[str, Sink], event: Event) -> None:
         home = self._home
@@ -445,6 +480,8 @@ class Hub:
         self._changes += 1
         if not members:
             del self.groups[group]
+            if self.watcher is not None:
+                self.watcher(group, False)
 
 
 async def carry(

@@ -297,7 +297,7 @@ class InMemoryChannelLayer(BaseChannelLayer):
             sink.joined.pop(group, None)
             self._forget_if_idle(channel, sink)
 
-    async def group_send(self, group: str, message: Event) -> None:
+    async def group_send(self, group: str, message: Event) -> int | None:
         """Send to every member; what finds no room is counted and logged, and does not raise."""
         self.require_valid_group_name(group)
         _require_message(message)
@@ -309,9 +309,14 @@ class InMemoryChannelLayer(BaseChannelLayer):
             hub.publish(group, message)
         else:
             await carry(home, hub.publish, group, message)
+        return None
 
     async def flush(self) -> None:
         """Forget every channel, group and message; attached consumers stay attached."""
+        self.flush_now()
+
+    def flush_now(self) -> None:
+        """Do what ``flush`` does, on any thread."""
         hub = self._hub
         for channel, sink in list(hub.channels.items()):
             hub.leave_all(channel)
