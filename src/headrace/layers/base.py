@@ -10,6 +10,7 @@ Rules of this file:
   a channel is full or gone is never an error of the one who reads.
 """
 
+import asyncio
 import fnmatch
 import re
 import warnings
@@ -17,6 +18,8 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Protocol, TypeAlias
+
+from asgiref.sync import async_to_sync
 
 from ..exceptions import ChannelFull
 
@@ -32,6 +35,7 @@ __all__ = [
     "Sink",
     "check_client_event",
     "is_client_event",
+    "running_loop",
 ]
 
 #: What travels through a layer: a dictionary of plain values with a ``type``.
@@ -146,6 +150,14 @@ class BurstSink(Sink, Protocol):
         ``at_once``: there is nothing to wait for before they are written.
         """
         ...
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs on this thread; None on a thread without one."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _warn_of(name: str) -> None:
@@ -274,6 +286,15 @@ class BaseChannelLayer:
         """Send the message to one channel; ChannelFull when it has no room."""
         raise NotImplementedError
 
+    def send_sync(self, channel: str, message: Event) -> None:
+        """Do what ``send`` does, on a thread without an event loop.
+
+        A subclass that has a way without an event loop for each call takes that; this one
+        works for each layer whose ``send`` may be called on any loop.
+        """
+        self._require_no_loop("send")
+        async_to_sync(self.send)(channel, message)
+
     async def receive(self, channel: str) -> Event:
         """Wait for the channel's next message; first in, first out for one reader."""
         raise NotImplementedError
@@ -296,6 +317,11 @@ class BaseChannelLayer:
         Returns how many other processes it went to, where the layer knows.
         """
         raise NotImplementedError
+
+    def group_send_sync(self, group: str, message: Event) -> int | None:
+        """Do what ``group_send`` does, on a thread without an event loop. See ``send_sync``."""
+        self._require_no_loop("group_send")
+        return async_to_sync(self.group_send)(group, message)
 
     async def flush(self) -> None:
         """Forget every channel, group and message."""
@@ -331,6 +357,16 @@ class BaseChannelLayer:
         A consumer that closes its connection calls it, for a group may have been sent
         something the moment before. A layer that holds nothing back has nothing to do.
         """
+
+    # For subclasses
+
+    def _require_no_loop(self, method: str) -> None:
+        """Raise RuntimeError on the thread of an event loop, which must not be kept waiting."""
+        if running_loop() is not None:
+            raise RuntimeError(
+                f"{method}_sync() was called on the thread of an event loop: "
+                f"await {method}() instead"
+            )
 
     def _full(self, channel: str, sink: object = None) -> ChannelFull:
         bounds = getattr(sink, "bounds", None) or Bounds(self.get_capacity(channel))

@@ -40,7 +40,7 @@ from .base import (
 )
 from .losses import Losses
 
-__all__ = ["Hub", "ThreadSafeSink", "carry", "copier_for", "hand_over"]
+__all__ = ["Hub", "ThreadSafeSink", "carry", "carry_sync", "copier_for", "hand_over"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,6 +49,8 @@ logger = logging.getLogger("headrace.layers")
 
 #: Members whose sockets are written one after the other without a pause: 2 ms at the most.
 AT_ONCE = 256
+#: Who waits for another loop looks so often whether it still runs.
+LOOK_INTERVAL_S = 1.0
 
 _IMMUTABLE = (
     str,
@@ -298,8 +300,13 @@ class Hub:
         With a channel: for the delivery of an event for a handler to that channel alone.
         """
         home = self._home
-        if home is None or home is asyncio.get_running_loop():
+        if home is None:
             return None
+        try:
+            if home is asyncio.get_running_loop():
+                return None
+        except RuntimeError:  # a thread without a loop
+            pass
         if not home.is_running():
             self._settle(None)
             return None
@@ -336,7 +343,9 @@ class Hub:
         # What waits for the end of the turn was sent before.
         self.end_burst()
         # A snapshot: taking an event may end a consumer, and other threads come and go.
-        sinks = list(members.values())
+        self._put(group, list(members.values()), event)
+
+    def _put(self, group: str, sinks: list[Sink], event: Event) -> None:
         copy_of_event = copier_for(event)
         full: list[tuple[Sink | None, bool | Overflow]] = []
         for sink in sinks:
@@ -348,6 +357,37 @@ class Hub:
                 logger.exception("group %s: a member failed to take an event", group)
         if full:
             self.losses.note(f"group {group}", event, full, len(sinks))
+
+    def deliver_sync(self, channel: str, event: Event) -> bool:
+        """Do what ``deliver`` does, on a thread without an event loop, wherever the sink lives."""
+        alone: str | None = channel
+        if is_client_event(event):
+            check_client_event(event)
+            alone = None  # it joins the queue of such events, wherever it goes
+        while (home := self.abroad(alone)) is None:
+            sink = self.channels.get(channel)
+            if sink is None:
+                return False
+            if isinstance(sink, ThreadSafeSink):
+                return hand_over(sink, copier_for(event)()) is not False
+            # A consumer has come with its loop just now.
+        return carry_sync(home, self.deliver, channel, event) is not False
+
+    def publish_sync(self, group: str, event: Event) -> None:
+        """Do what ``publish`` does, on a thread without an event loop, wherever the sinks live."""
+        if is_client_event(event):
+            check_client_event(event)
+        while (home := self.abroad()) is None:
+            with self.lock:
+                if self._home is not None:
+                    continue  # as above
+                sinks = list(self.groups.get(group, {}).values())
+            if is_client_event(event):
+                self._transmit(group, sinks, [event])
+            else:
+                self._put(group, sinks, event)
+            return
+        carry_sync(home, self.publish, group, event)
 
     def tell_gap(self, reason: str, groups: Iterable[str] | None = None) -> int:
         """Tell each channel whose consumer wants to know that it may have missed something.
@@ -491,6 +531,34 @@ async def carry(
 
     None when that loop has stopped: it will make the call if it ever runs again.
     """
+    outcome = _hand_to(home, call, *args, **kwargs)
+    if outcome is None:
+        return None
+    waiter = asyncio.wrap_future(outcome)
+    while home.is_running():
+        # A loop can stop before it gets to us; nothing tells, so look now and then.
+        done, _ = await asyncio.wait({waiter}, timeout=LOOK_INTERVAL_S)
+        if done:
+            return waiter.result()
+    return waiter.result() if waiter.done() else None
+
+
+def carry_sync(
+    home: asyncio.AbstractEventLoop, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T | None:
+    """Do what ``carry`` does, on a thread without an event loop: the thread waits."""
+    outcome = _hand_to(home, call, *args, **kwargs)
+    if outcome is None:
+        return None
+    while home.is_running():
+        if concurrent.futures.wait({outcome}, LOOK_INTERVAL_S).done:
+            break
+    return outcome.result() if outcome.done() else None
+
+
+def _hand_to(
+    home: asyncio.AbstractEventLoop, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> concurrent.futures.Future[T] | None:
     outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
 
     def make() -> None:
@@ -503,10 +571,4 @@ async def carry(
         home.call_soon_threadsafe(make)
     except RuntimeError:  # closed meanwhile
         return None
-    waiter = asyncio.wrap_future(outcome)
-    while home.is_running():
-        # A loop can stop before it gets to us; nothing tells, so look now and then.
-        done, _ = await asyncio.wait({waiter}, timeout=1.0)
-        if done:
-            return waiter.result()
-    return waiter.result() if waiter.done() else None
+    return outcome

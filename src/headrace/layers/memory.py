@@ -24,6 +24,7 @@ from .base import (
     Overflow,
     Sink,
     is_client_event,
+    running_loop,
 )
 from .hub import Hub, ThreadSafeSink, carry, hand_over
 
@@ -166,7 +167,7 @@ class Mailbox(ThreadSafeSink):
     def _wake(self, reader: asyncio.Future[None]) -> bool:
         loop = reader.get_loop()
         try:
-            if asyncio.get_running_loop() is loop:
+            if running_loop() is loop:
                 self._woken(reader)
             else:
                 loop.call_soon_threadsafe(self._woken, reader)
@@ -258,6 +259,22 @@ class InMemoryChannelLayer(BaseChannelLayer):
                 raise self._full(channel, sink)
             # What was there has just gone: begin again.
 
+    def send_sync(self, channel: str, message: Event) -> None:
+        """Do what ``send`` does, on a thread without an event loop.
+
+        The thread waits until consumers that live on a loop have the message, on that loop.
+        """
+        self._require_no_loop("send")
+        self.require_valid_channel_name(channel)
+        _require_message(message)
+        hub = self._hub
+        while True:
+            sink = self._open(channel)
+            if hub.deliver_sync(channel, message):
+                return
+            if hub.channels.get(channel) is sink:
+                raise self._full(channel, sink)
+
     async def receive(self, channel: str) -> Event:
         """Wait for the channel's next message.
 
@@ -309,6 +326,16 @@ class InMemoryChannelLayer(BaseChannelLayer):
             hub.publish(group, message)
         else:
             await carry(home, hub.publish, group, message)
+        return None
+
+    def group_send_sync(self, group: str, message: Event) -> int | None:
+        """Do what ``group_send`` does, on a thread without an event loop. See ``send_sync``."""
+        self._require_no_loop("group_send")
+        self.require_valid_group_name(group)
+        _require_message(message)
+        if self._looks:
+            self._sweep()
+        self._hub.publish_sync(group, message)
         return None
 
     async def flush(self) -> None:
