@@ -28,7 +28,8 @@ FILES = {
         WSGI_APPLICATION = None
         STATIC_URL = "static/"
         STATICFILES_DIRS = [Path(__file__).parent / "assets"]
-        DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
+        DATABASE = Path(__file__).parent / "db.sqlite3"
+        DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": DATABASE}}
         LOGGING = {
             "version": 1,
             "disable_existing_loggers": False,
@@ -172,7 +173,7 @@ class Running:
 
     async def listens(self):
         """Wait for the server; return its address."""
-        match = await self.says(r"Starting development server at http://(\S+):(\d+)/")
+        match = await self.says(r"^Starting .*development server at http://(\S+):(\d+)/")
         return match[1].strip("[]"), int(match[2])
 
     async def ends(self):

@@ -40,7 +40,6 @@ async def goodbye(socket):
 async def test_a_change_of_the_code_restarts_the_server_and_its_clients_come_again(project):
     async with project.manage("runserver", "0") as running:
         await running.says("System check identified no issues")
-        await running.says("Headrace .* serves asgi.application")
         await running.says("Django version .*, using settings 'settings'")
         address = await running.listens()
         await running.says(r"Quit the server with CONTROL-C\.")

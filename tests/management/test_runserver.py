@@ -18,6 +18,7 @@ from django.utils import autoreload
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from headrace import __version__
 from headrace.management.commands import runserver
 from headrace.management.commands.runserver import Command, DjangoCommand
 from headrace.management.development import DevelopmentServer
@@ -124,8 +125,21 @@ def test_clients_are_told_why_the_server_goes(monkeypatch, left, reason, status,
         assert (client.close_code, client.close_reason) == goodbye
     assert serving.raised == status
     assert left == []
-    assert "serves tests.management.apps.application\n" in serving.written
-    assert f"Starting development server at http://127.0.0.1:{port}/\n" in serving.written
+    assert f"Starting ASGI/Headrace version {__version__} development server" in serving.written
+    assert f" at http://127.0.0.1:{port}/\nQuit the server with CONTROL-C.\n" in serving.written
+    assert "WARNING" not in serving.written
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"), [("0:8000", "0.0.0.0"), ("[::1]:8000", "[::1]"), ("here:8000", "here")]
+)
+def test_it_says_where_it_listens(monkeypatch, capsys, address, shown):
+    monkeypatch.delenv("DJANGO_RUNSERVER_HIDE_WARNING")
+    command = Command()
+    command._server = object()
+    monkeypatch.setattr(Command, "run", lambda self, **_: self.on_bind(8000))
+    call_command(command, address)
+    assert f" at http://{shown}:8000/\n" in capsys.readouterr().out
 
 
 def test_a_client_that_does_not_answer_holds_nobody_up_for_long(monkeypatch, left, caplog):

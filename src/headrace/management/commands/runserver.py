@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -143,10 +144,26 @@ class Command(DjangoCommand):
 
     def on_bind(self, server_port: int) -> None:
         """Say what is served, and where."""
-        if self._server is not None:
-            path = getattr(settings, "ASGI_APPLICATION", None)
-            self.stdout.write(f"Headrace {__version__} serves {path}")
-        super().on_bind(server_port)
+        if self._server is None:
+            super().on_bind(server_port)
+            return
+        # Django's own text, from 6.1 on, says that the server is a WSGI one.
+        host: str = self.addr  # type: ignore[attr-defined]
+        host = f"[{host}]" if ":" in host else {"0": "0.0.0.0"}.get(host, host)  # noqa: S104
+        self.stdout.write(
+            f"{datetime.now():%B %d, %Y - %X}\n"
+            f"Django version {self.get_version()}, using settings {settings.SETTINGS_MODULE!r}\n"
+            f"Starting ASGI/Headrace version {__version__} development server at "
+            f"{self.protocol}://{host}:{server_port}/\n"
+            "Quit the server with CONTROL-C.\n"
+        )
+        if os.environ.get("DJANGO_RUNSERVER_HIDE_WARNING") != "true":
+            self.stdout.write(
+                self.style.WARNING(
+                    "WARNING: This server is for development. In production, run the command "
+                    "headrace serve."
+                )
+            )
 
     def _listen(
         self,

@@ -50,12 +50,12 @@ class Command(BaseCommand):
                     "Configure a layer in CHANNEL_LAYERS that processes share."
                 )
             )
-        listed = ", ".join(channels)
-        self.stdout.write(f"Listening on {listed} of the channel layer {alias!r}.")
-        self.stdout.write("Quit the worker with CONTROL-C.")
         worker = self.worker_class(application=application, channels=channels, channel_layer=layer)
-        # From here on the worker hears the signals itself; one that came before ends nothing.
+        # The worker hears the signals itself. One that comes before it does has nothing to end.
         with contextlib.suppress(KeyboardInterrupt):
+            listed = ", ".join(channels)
+            self.stdout.write(f"Listening on {listed} of the channel layer {alias!r}.")
+            self.stdout.write("Quit the worker with CONTROL-C.")
             worker.run()
 
 
