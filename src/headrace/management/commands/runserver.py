@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from django.apps import apps
-from django.conf import settings
+from django.conf import ENVIRONMENT_VARIABLE, settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.contrib.staticfiles.management.commands.runserver import Command as DjangoCommand
 from django.core.management.base import CommandError, CommandParser
@@ -148,11 +148,12 @@ class Command(DjangoCommand):
             super().on_bind(server_port)
             return
         # Django's own text, from 6.1 on, says that the server is a WSGI one.
+        module = os.environ.get(ENVIRONMENT_VARIABLE)
         host: str = self.addr  # type: ignore[attr-defined]
         host = f"[{host}]" if ":" in host else {"0": "0.0.0.0"}.get(host, host)  # noqa: S104
         self.stdout.write(
             f"{datetime.now():%B %d, %Y - %X}\n"
-            f"Django version {self.get_version()}, using settings {settings.SETTINGS_MODULE!r}\n"
+            f"Django version {self.get_version()}, using settings {module!r}\n"
             f"Starting ASGI/Headrace version {__version__} development server at "
             f"{self.protocol}://{host}:{server_port}/\n"
             "Quit the server with CONTROL-C.\n"
