@@ -183,6 +183,30 @@ async def test_a_layer_is_not_pulled_faster_than_its_messages_are_handled(plain,
     assert numbers == sorted(numbers)
 
 
+async def test_a_layer_that_loses_a_cancellation_is_told_again(monkeypatch):
+    monkeypatch.setattr(OwnInbox, "STOP_AGAIN_S", 0)
+    lost = []
+
+    class Deaf(PlainLayer):
+        async def receive(self, channel):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost.append(channel)
+                await asyncio.Event().wait()
+
+    class Failing(AsyncHttpConsumer):
+        async def handle(self, body):
+            await turns()
+            raise LookupError("no such page")
+
+    channel_layers.set("default", Deaf())
+    communicator = HttpCommunicator(Failing.as_asgi(), "GET", "/")
+    with pytest.raises(LookupError):
+        await communicator.get_response()
+    assert len(lost) == 1
+
+
 async def test_events_for_the_client_before_the_accept_of_a_pulling_layer(
     plain, caplog, monkeypatch
 ):

@@ -125,6 +125,8 @@ class OwnInbox:
     READ_AHEAD = 4
     #: Events for the client that may wait for the accept.
     EARLY_EVENTS = 32
+    #: How long a source may take to stop before it is told again.
+    STOP_AGAIN_S = 0.1
 
     def __init__(
         self,
@@ -232,7 +234,10 @@ class OwnInbox:
     async def end(self, code: int) -> None:
         """Stop reading, and close a WebSocket that the application leaves open."""
         self.stop()
-        await asyncio.wait(self._tasks)
+        # What a channel layer waits in may lose a cancellation, as clients of databases do while
+        # they connect, and go on waiting for its messages.
+        while (await asyncio.wait(self._tasks, timeout=self.STOP_AGAIN_S))[1]:
+            self.stop()
         if self._phase is _Phase.OPEN and self._is_websocket:
             with contextlib.suppress(Exception):  # it is the last attempt, and no more than that
                 await self.send({"type": "websocket.close", "code": code})
