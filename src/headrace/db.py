@@ -1,4 +1,4 @@
-"""The ORM from asynchronous code: in a thread, and no old connection is left behind.
+"""The ORM from asynchronous code, in threads, and events that are sent after a commit.
 
 Rules of this file:
 
@@ -10,6 +10,8 @@ Rules of this file:
 - A thread that is taken care of (``ThreadConnections``) leaves no marks: its owner tidies up.
 - Threads that share a database in memory wait for one another's transactions, as they
   would with a database in a file.
+- An event that is sent on commit is checked and copied at the call. What goes wrong after the
+  commit can't undo it: it is logged and counted, and raises nothing.
 """
 
 import logging
@@ -19,17 +21,25 @@ from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar, overload
 
-from asgiref.sync import SyncToAsync, sync_to_async
-from django.db import OperationalError, connections
+from asgiref.sync import SyncToAsync, async_to_sync, sync_to_async
+from django.db import OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
+
+from .layers import DEFAULT_CHANNEL_LAYER, channel_layers
+from .layers.base import BaseChannelLayer, Event, running_loop
 
 __all__ = [
     "DatabaseSyncToAsync",
     "ThreadConnections",
     "aclose_old_connections",
+    "agroup_send_on_commit",
+    "asend_on_commit",
     "cleanup_due",
     "database_sync_to_async",
+    "group_send_on_commit",
+    "on_commit_metrics",
+    "send_on_commit",
     "track_database_use",
 ]
 
@@ -282,6 +292,142 @@ def _watch(connection: BaseDatabaseWrapper, **_: Any) -> None:
     if in_memory:
         timeout_s = connection.settings_dict["OPTIONS"].get("timeout", 5.0)
         connection.execute_wrappers.append(_InTurn(timeout_s))
+
+
+# Events that are sent after a commit
+
+
+def group_send_on_commit(
+    group: str,
+    message: Event,
+    *,
+    using: str | None = None,
+    layer: str | BaseChannelLayer = DEFAULT_CHANNEL_LAYER,
+) -> None:
+    """Send the message to the group once the transaction is committed.
+
+    Not at all if it, or the savepoint around this call, is rolled back. Outside of a
+    transaction it is sent at once. Messages go out in the order of the calls.
+
+    Args:
+        group: Its name.
+        message: What is sent is the message as it is now.
+        using: The alias of the database.
+        layer: The alias of the channel layer, or the layer.
+
+    Raises what ``group_send`` would raise for the name and the message. That the layer could
+    not take it, after the commit, is logged and counted (``on_commit_metrics``).
+    """
+    _require_no_loop("group_send_on_commit")
+    _on_commit(_Posting(layer, "group", group, message), using)
+
+
+def send_on_commit(
+    channel: str,
+    message: Event,
+    *,
+    using: str | None = None,
+    layer: str | BaseChannelLayer = DEFAULT_CHANNEL_LAYER,
+) -> None:
+    """Send the message to one channel once the transaction is committed.
+
+    As ``group_send_on_commit`` does. That the channel is full is logged and counted, too.
+    """
+    _require_no_loop("send_on_commit")
+    _on_commit(_Posting(layer, "channel", channel, message), using)
+
+
+async def agroup_send_on_commit(
+    group: str,
+    message: Event,
+    *,
+    using: str | None = None,
+    layer: str | BaseChannelLayer = DEFAULT_CHANNEL_LAYER,
+) -> None:
+    """Do what ``group_send_on_commit`` does, from a coroutine.
+
+    The transaction that counts is the one in which the coroutine's own queries run: that of
+    the synchronous code which called it by ``async_to_sync``, or of a test case. Django has no
+    ``atomic`` for asynchronous code, so that there is none elsewhere.
+    """
+    posting = _Posting(layer, "group", group, message)
+    await database_sync_to_async(_on_commit)(posting, using)
+
+
+async def asend_on_commit(
+    channel: str,
+    message: Event,
+    *,
+    using: str | None = None,
+    layer: str | BaseChannelLayer = DEFAULT_CHANNEL_LAYER,
+) -> None:
+    """Do what ``send_on_commit`` does, from a coroutine. See ``agroup_send_on_commit``."""
+    posting = _Posting(layer, "channel", channel, message)
+    await database_sync_to_async(_on_commit)(posting, using)
+
+
+def on_commit_metrics() -> dict[str, int]:
+    """Return how many events this process has sent on commit, and how many it could not send."""
+    with _outcomes_lock:
+        return _outcomes.copy()
+
+
+_outcomes = {"sent_total": 0, "failed_total": 0}
+_outcomes_lock = threading.Lock()
+
+
+class _Posting:
+    """A message with the group or channel that it is for: called, it sends it."""
+
+    __slots__ = ("_kind", "_message", "_name", "_send")
+
+    def __init__(self, layer: str | BaseChannelLayer, kind: str, name: str, message: Event) -> None:
+        # A layer that derives from nothing of ours has ``send`` and ``group_send``, and less
+        # than all of the rest.
+        to: Any = channel_layers[layer] if isinstance(layer, str) else layer
+        send = "group_send" if kind == "group" else "send"
+        self._kind = kind
+        self._name = name
+        self._send = getattr(to, f"{send}_sync", None) or async_to_sync(getattr(to, send))
+        check_name = getattr(to, f"require_valid_{kind}_name", None)
+        if check_name is None:
+            check_name = getattr(to, f"valid_{kind}_name", None)
+        if check_name is not None:
+            check_name(name)
+        prepare = getattr(to, "prepared", None) or BaseChannelLayer().prepared
+        self._message: Event = prepare(message)
+
+    def __call__(self) -> None:
+        outcome = "sent_total"
+        try:
+            self._send(self._name, self._message)
+        except Exception:
+            outcome = "failed_total"
+            logger.exception(
+                "%s %s: an event of type %.80r was not sent after the commit",
+                self._kind,
+                self._name,
+                self._message.get("type"),
+            )
+        with _outcomes_lock:
+            _outcomes[outcome] += 1
+
+
+def _on_commit(posting: _Posting, using: str | None) -> None:
+    connection = transaction.get_connection(using)
+    # Asked of its own accord, ``transaction.on_commit`` connects to a database that nobody uses.
+    manual = connection.connection is not None and not connection.autocommit
+    if connection.in_atomic_block or manual:
+        transaction.on_commit(posting, using, robust=True)
+    else:
+        posting()
+
+
+def _require_no_loop(function: str) -> None:
+    if running_loop() is not None:
+        raise RuntimeError(
+            f"{function}() was called on the thread of an event loop: await a{function}() instead"
+        )
 
 
 connection_created.connect(_watch, dispatch_uid="headrace.db")

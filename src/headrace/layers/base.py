@@ -11,6 +11,7 @@ Rules of this file:
 """
 
 import asyncio
+import copy
 import fnmatch
 import re
 import warnings
@@ -35,6 +36,7 @@ __all__ = [
     "Sink",
     "check_client_event",
     "is_client_event",
+    "require_message",
     "running_loop",
 ]
 
@@ -109,6 +111,14 @@ def check_client_event(event: Mapping[str, Any]) -> None:
     reason = event.get("reason") or ""
     if not isinstance(reason, str) or len(reason.encode(errors="replace")) > 123:
         raise ValueError(f"a close reason is a str of 123 bytes at most, not {reason!r:.150}")
+
+
+def require_message(message: object) -> None:
+    """Raise TypeError for what is no message, ValueError for one that no client can be sent."""
+    if not isinstance(message, dict):
+        raise TypeError(f"a message is a dict, not {type(message).__name__}")
+    if is_client_event(message):
+        check_client_event(message)
 
 
 class Sink(Protocol):
@@ -357,6 +367,14 @@ class BaseChannelLayer:
         A consumer that closes its connection calls it, for a group may have been sent
         something the moment before. A layer that holds nothing back has nothing to do.
         """
+
+    def prepared(self, message: Event) -> Event:
+        """Return the message as it is to be sent later: a copy, which is nobody else's.
+
+        Raises what ``send`` would raise for this message, whatever the channel.
+        """
+        require_message(message)
+        return copy.deepcopy(message)
 
     # For subclasses
 

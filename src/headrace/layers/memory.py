@@ -24,9 +24,10 @@ from .base import (
     Overflow,
     Sink,
     is_client_event,
+    require_message,
     running_loop,
 )
-from .hub import Hub, ThreadSafeSink, carry, hand_over
+from .hub import Hub, ThreadSafeSink, carry, copier_for, hand_over
 
 __all__ = ["InMemoryChannelLayer", "Mailbox"]
 
@@ -337,6 +338,11 @@ class InMemoryChannelLayer(BaseChannelLayer):
             self._sweep()
         self._hub.publish_sync(group, message)
         return None
+
+    def prepared(self, message: Event) -> Event:
+        """Return the message as it is to be sent later. See ``BaseChannelLayer``."""
+        require_message(message)
+        return copier_for(message)()
 
     async def flush(self) -> None:
         """Forget every channel, group and message; attached consumers stay attached."""
