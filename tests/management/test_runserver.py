@@ -139,7 +139,14 @@ def test_it_says_where_it_listens(monkeypatch, capsys, address, shown):
     command._server = object()
     monkeypatch.setattr(Command, "run", lambda self, **_: self.on_bind(8000))
     call_command(command, address)
-    assert f" at http://{shown}:8000/\n" in capsys.readouterr().out
+    assert f"ASGI/Headrace version {__version__} development server at http://{shown}:8000/\n" in (
+        capsys.readouterr().out
+    )
+    command._server = None
+    call_command(command, address, "--noasgi")
+    written = capsys.readouterr().out
+    assert f" at http://{shown}:8000/\n" in written
+    assert "Headrace" not in written
 
 
 def test_a_client_that_does_not_answer_holds_nobody_up_for_long(monkeypatch, left, caplog):
@@ -292,6 +299,11 @@ def test_the_options_of_daphnes_command_are_taken(monkeypatch):
 )
 def test_they_may_be_written_with_hyphens(monkeypatch, arguments):
     assert len(config_of(monkeypatch, *arguments)) == 2
+
+
+def test_a_value_that_can_not_be(monkeypatch):
+    with pytest.raises(CommandError, match="http_timeout_s must be 0"):
+        call_command("runserver", "--http-timeout=-1")
 
 
 # The parent of the autoreloader's process

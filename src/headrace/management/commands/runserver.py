@@ -2,8 +2,8 @@
 
 Rules of this file:
 
-- It is Django's command with another server: addresses, checks, the autoreloader, the texts and
-  the static files are Django's own.
+- It is Django's command with another server: addresses, checks, the autoreloader, what is said
+  of a port that is taken, and the static files are Django's own.
 - Whatever ends the process, its clients hear of it: the main thread, which the autoreloader
   lives in, ends the server on its way out.
 """
@@ -29,7 +29,9 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils import autoreload
 
 from ... import __version__
+from ...exceptions import ConfigurationError
 from ...routing import get_default_application
+from ...server.config import Config
 from ...server.proxy import ProxyHeaders
 from ..development import DevelopmentServer, under_prefix
 
@@ -39,7 +41,6 @@ __all__ = ["Command"]
 _GOODBYE_S = 8.0
 #: The exit status by which Django's autoreloader asks its parent process to start another one.
 _RELOAD = 3
-
 
 #: Settings of the server, by the options that they can be given by: those of Daphne's command.
 _TIMEOUTS = {
@@ -102,6 +103,10 @@ class Command(DjangoCommand):
                 'ASGI_APPLICATION = "project.asgi.application" in the settings, or pass --noasgi '
                 "for HTTP alone."
             )
+        try:
+            Config(**_settings_of(options))
+        except ConfigurationError as error:
+            raise CommandError(f"{error}.") from None
         super().handle(*args, **options)
 
     def run(self, **options: Any) -> None:
@@ -175,18 +180,7 @@ class Command(DjangoCommand):
         ipv6: bool,
     ) -> DevelopmentServer:
         del handler_class
-        timeouts = {name: options.get(_attribute(flags)) for name, (flags, _) in _TIMEOUTS.items()}
-        chosen: dict[str, Any] = {
-            name: value for name, value in timeouts.items() if value is not None
-        }
-        if options.get("proxy_headers"):
-            headers = {
-                "address": options.get("proxy_headers_host"),
-                "port": options.get("proxy_headers_port"),
-            }
-            named = {name: header for name, header in headers.items() if header}
-            chosen["proxy_headers"] = ProxyHeaders(trusted=("*",), **named)
-        self._server = DevelopmentServer(address, ipv6=ipv6, **chosen)
+        self._server = DevelopmentServer(address, ipv6=ipv6, **_settings_of(options))
         return self._server
 
     def _end(self, status: Any) -> bool:
@@ -208,6 +202,20 @@ class Command(DjangoCommand):
         if self._reloader is not None:
             # A new set: the reloader's thread may be walking through the old one.
             self._reloader.extra_files = self._reloader.extra_files | files
+
+
+def _settings_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what the options say of the server's ``Config``."""
+    timeouts = {name: options.get(_attribute(flags)) for name, (flags, _) in _TIMEOUTS.items()}
+    chosen: dict[str, Any] = {name: value for name, value in timeouts.items() if value is not None}
+    if options.get("proxy_headers"):
+        headers = {
+            "address": options.get("proxy_headers_host"),
+            "port": options.get("proxy_headers_port"),
+        }
+        named = {name: header for name, header in headers.items() if header}
+        chosen["proxy_headers"] = ProxyHeaders(trusted=("*",), **named)
+    return chosen
 
 
 def _attribute(flags: Sequence[str]) -> str:
@@ -234,7 +242,7 @@ def _supervise() -> int:
             for insist in (child.terminate, child.kill):
                 try:
                     child.wait(_GOODBYE_S)
-                except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                except (subprocess.TimeoutExpired, KeyboardInterrupt, SystemExit):
                     insist()
             child.wait()
             return 0
