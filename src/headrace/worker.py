@@ -36,7 +36,7 @@ logger = logging.getLogger("headrace.worker")
 _CANCELLED_S = 2.0
 #: The pause after an error of the layer: at first, at most, and after how long without an error
 #: it is as at first.
-_PAUSE_S, _LONGEST_PAUSE_S, _CALM_S = 0.5, 30.0, 60.0
+_PAUSE_S, _LONGEST_PAUSE_S, _CALM_S = 0.5, 30.0, 3.0
 
 
 class Worker:

@@ -1,4 +1,5 @@
 import io
+from collections import defaultdict
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -16,6 +17,7 @@ async def jobs(scope, receive, send): ...
 
 
 routed = ProtocolTypeRouter({"channel": ChannelNameRouter({"jobs": jobs})})
+made_up = ProtocolTypeRouter({"channel": ChannelNameRouter(defaultdict(lambda: jobs))})
 elsewhere = ProtocolTypeRouter({"channel": jobs})
 pages_only = ProtocolTypeRouter({"http": jobs})
 
@@ -90,7 +92,7 @@ def test_channels_that_nothing_would_handle(run, settings, application, channels
         run(*channels)
 
 
-@pytest.mark.parametrize("application", ["elsewhere", "jobs"])
+@pytest.mark.parametrize("application", ["elsewhere", "jobs", "made_up"])
 def test_an_application_that_can_not_be_looked_into(run, settings, application):
     settings.ASGI_APPLICATION = f"{__name__}.{application}"
     assert run("anything")[0]["channels"] == ["anything"]

@@ -69,7 +69,8 @@ def _require_routes(application: Any, channels: list[str]) -> None:
             "Your ASGI application handles no channels. Add the key "
             f'"channel": ChannelNameRouter({{"{channels[0]}": ...}}) to its ProtocolTypeRouter.'
         )
-    if isinstance(inner, ChannelNameRouter):
+    # A mapping that makes applications up when it is asked can't be looked into.
+    if isinstance(inner, ChannelNameRouter) and type(inner.application_mapping) is dict:
         missing = [name for name in channels if name not in inner.application_mapping]
         if missing:
             raise CommandError(
