@@ -134,6 +134,7 @@ class _Reconciliation:
         self.account = Account()
         self.killed = killed
         self.sends: _Sends = defaultdict(dict)
+        self.surviving: set[str] = set()
         self.members: dict[str, _Member] = {}
         self.drops: dict[str, int] = {}
         for process, entries in journals.items():
@@ -156,18 +157,20 @@ class _Reconciliation:
         for place, (ns, kind, *rest) in enumerate(entries):
             match kind:
                 case "try":
-                    target, number = rest
-                    self.sends[process, target][number] = _Sent(ns)
+                    sender, target, number = rest
+                    self.sends[sender, target][number] = _Sent(ns)
+                    if process not in self.killed:
+                        self.surviving.add(sender)
                 case "ok":
-                    target, number = rest
-                    self.sends[process, target][number].accepted = True
+                    sender, target, number = rest
+                    self.sends[sender, target][number].accepted = True
                 case "no":
-                    target, number, why = rest
-                    self.sends[process, target][number].accepted = False
+                    sender, target, number, why = rest
+                    self.sends[sender, target][number].accepted = False
                     self.account.refusals[why] = self.account.refusals.get(why, 0) + 1
                 case "hung":
-                    target, number = rest
-                    self.account.fail(f"{process}: sending {number} to {target} never returned")
+                    sender, target, number = rest
+                    self.account.fail(f"{sender}: sending {number} to {target} never returned")
                 case "join":
                     self._member(process, rest[0]).joined.setdefault(rest[1], ns)
                 case "got":
@@ -206,10 +209,16 @@ class _Reconciliation:
                     account.accepted += 1
                 else:
                     account.refused += 1
-            if healed_ns is None or sender in self.killed:
+            if healed_ns is None or sender not in self.surviving:
+                continue
+            if target.startswith("channel:") and self._has_ended(target):
                 continue
             if not any(sent.accepted and sent.tried_ns >= healed_ns for sent in sends.values()):
                 account.fail(f"{sender}: {target} took nothing any more after the last fault")
+
+    def _has_ended(self, target: str) -> bool:
+        members = [member for member in self.members.values() if target in member.joined]
+        return all(member.ended_ns is not None for member in members)
 
     # Judging
 

@@ -25,7 +25,7 @@ class Journal:
 
     A *target* is where a message was sent: ``group:NAME``, ``channel:NAME`` or ``queue:NAME``
     (a named channel, whose messages each go to one reader). A *member* is a consumer, or a
-    connection, or a reader of a queue.
+    connection, or a reader of a queue. A *sender* awaits each of its sends before the next.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,18 +37,18 @@ class Journal:
 
     # A sender's
 
-    def trying(self, target: str, number: int) -> None:
-        self._write("try", target, number)
+    def trying(self, sender: str, target: str, number: int) -> None:
+        self._write("try", sender, target, number)
 
-    def accepted(self, target: str, number: int) -> None:
-        self._write("ok", target, number)
+    def accepted(self, sender: str, target: str, number: int) -> None:
+        self._write("ok", sender, target, number)
 
-    def refused(self, target: str, number: int, why: str) -> None:
-        self._write("no", target, number, why)
+    def refused(self, sender: str, target: str, number: int, why: str) -> None:
+        self._write("no", sender, target, number, why)
 
-    def hung(self, target: str, number: int) -> None:
+    def hung(self, sender: str, target: str, number: int) -> None:
         """The call neither returned nor raised in all the time that it had."""
-        self._write("hung", target, number)
+        self._write("hung", sender, target, number)
 
     # A receiver's
 

@@ -23,11 +23,11 @@ class Story:
 
     def send(self, *numbers, target="group:g", sender="s", answer="ok"):
         for number in numbers:
-            self._note(sender, "try", target, number)
+            self._note(sender, "try", sender, target, number)
             if answer == "ok":
-                self._note(sender, "ok", target, number)
+                self._note(sender, "ok", sender, target, number)
             elif answer:
-                self._note(sender, "no", target, number, answer)
+                self._note(sender, "no", sender, target, number, answer)
 
     def get(self, *numbers, member="r/1", target="group:g", sender="s"):
         for number in numbers:
@@ -282,9 +282,18 @@ def test_each_target_has_to_recover(story):
     assert story.judge(healed_ns=healed_ns).is_clean
 
 
+def test_the_channel_of_a_member_that_has_ended_needs_not_recover(story):
+    for target in ("channel:a", "channel:b"):
+        story.join(f"r/{target[-1]}", target=target)
+        story.send(1, target=target)
+        story.get(1, target=target, member=f"r/{target[-1]}")
+    story.end("r/a")
+    assert story.judge(healed_ns=story.now).failures == 1
+
+
 def test_a_call_that_hangs_is_a_failure(story):
     story.send(1, answer=None)
-    story._note("s", "hung", "group:g", 1)
+    story._note("s", "hung", "s", "group:g", 1)
     assert story.judge().failures == 1
 
 
