@@ -411,13 +411,27 @@ class TestSynchronousCallers:
         monkeypatch.setattr(here, "_publish_sync", lambda *args: sent.append(args))
         monkeypatch.setattr(here, "_enqueue_sync", lambda *args: sent.append(args))
         channel = await there.new_channel()
-        here.send_sync(channel, {"type": "direct"})
-        here.send_sync("work", {"type": "job"})
+        await asyncio.to_thread(here.send_sync, channel, {"type": "direct"})
+        await asyncio.to_thread(here.send_sync, "work", {"type": "job"})
         await asyncio.to_thread(here.group_send_sync, "room", {"type": "news"})
         assert [to for to, _ in sent] == [there.process, "work", "room"]
         monkeypatch.setattr(here, "_post_sync", lambda *args: False)
-        here.send_sync(channel, {"type": "direct"})
+        await asyncio.to_thread(here.send_sync, channel, {"type": "direct"})
         assert here.stats["unreachable"] == 1
+
+
+    async def test_they_are_not_called_where_a_loop_would_have_to_wait(self, here):
+        for send, name in ((here.send_sync, "work"), (here.group_send_sync, "room")):
+            with pytest.raises(RuntimeError, match="instead"):
+                send(name, {"type": "x"})
+
+    def test_a_message_for_later_is_a_copy_that_can_travel(self, here):
+        message = {"type": "x", "items": [(1, 2)]}
+        prepared = here.prepared(message)
+        assert prepared == message
+        assert prepared["items"] is not message["items"]
+        with pytest.raises(TypeError, match=r"\$\.item"):
+            here.prepared({"type": "x", "item": object()})
 
 
 class TestItsEnd:

@@ -41,8 +41,6 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, ClassVar
 
-from asgiref.sync import async_to_sync
-
 from ..codecs import decode_event, encode_event
 from ..exceptions import InvalidChannelLayerError, MessageTooLarge
 from .base import (
@@ -263,6 +261,7 @@ class SpanningChannelLayer(BaseChannelLayer):
 
     def send_sync(self, channel: str, message: Event) -> None:
         """Do what ``send`` does, on a thread without an event loop."""
+        self._require_no_loop("send")
         self.require_valid_channel_name(channel)
         owner = self.owner(channel)
         if owner is None:
@@ -271,7 +270,7 @@ class SpanningChannelLayer(BaseChannelLayer):
             return
         frame = self._frame(message, _MESSAGE, channel)
         if owner == self.process:
-            async_to_sync(self._here.send)(channel, message)
+            self._here.send_sync(channel, message)
         elif self._post_sync(owner, frame) is False:
             self._note_unreachable(owner, channel)
         else:
@@ -340,12 +339,18 @@ class SpanningChannelLayer(BaseChannelLayer):
 
     def group_send_sync(self, group: str, message: Event) -> int | None:
         """Do what ``group_send`` does, on a thread without an event loop."""
+        self._require_no_loop("group_send")
         self.require_valid_group_name(group)
         frame = self._frame(message, _GROUP, group)
-        async_to_sync(self._here.group_send)(group, message)
+        self._here.group_send_sync(group, message)
         reached = self._publish_sync(group, frame)
         self._count("sent", 1 if reached is None else reached)
         return reached
+
+    def prepared(self, message: Event) -> Event:
+        """Return the message as it will arrive. See ``BaseChannelLayer``."""
+        event: Event = decode_event(self._frame(message))
+        return event
 
     async def flush(self) -> None:
         """Forget every group and message; attached consumers stay attached. For tests.
