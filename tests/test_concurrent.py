@@ -16,19 +16,12 @@ from headrace.generic.websocket import (
     AsyncWebsocketConsumer,
     WebsocketConsumer,
 )
-from headrace.layers import InMemoryChannelLayer, channel_layers
 from headrace.testing import HttpCommunicator, WebsocketCommunicator
 
 from .generic.conftest import headrace_serves, wraps_send
 from .generic.probes import Diary, Trouble
 
-
-@pytest.fixture(autouse=True)
-def layer():
-    layer = InMemoryChannelLayer()
-    old = channel_layers.set("default", layer)
-    yield layer
-    channel_layers.set("default", old)
+pytestmark = pytest.mark.usefixtures("layer")
 
 
 # What may be concurrent

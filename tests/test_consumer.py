@@ -21,16 +21,10 @@ from headrace.generic.websocket import (
     JsonWebsocketConsumer,
     WebsocketConsumer,
 )
-from headrace.layers import InMemoryChannelLayer, channel_layers
+from headrace.layers import channel_layers
 from headrace.testing import ApplicationCommunicator, WebsocketCommunicator
 
-
-@pytest.fixture(autouse=True)
-def layer():
-    layer = InMemoryChannelLayer()
-    old = channel_layers.set("default", layer)
-    yield layer
-    channel_layers.set("default", old)
+pytestmark = pytest.mark.usefixtures("layer")
 
 
 # Names

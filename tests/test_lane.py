@@ -9,19 +9,13 @@ from headrace.consumer import AsyncConsumer, Overflow
 from headrace.exceptions import ChannelFull
 from headrace.generic.http import AsyncHttpConsumer
 from headrace.generic.websocket import AsyncWebsocketConsumer
-from headrace.layers import InMemoryChannelLayer, channel_layers
+from headrace.layers import channel_layers
 from headrace.layers.base import Bounds
 from headrace.testing import HttpCommunicator, WebsocketCommunicator
 
 from .layers.plain import PlainLayer
 
-
-@pytest.fixture(autouse=True)
-def layer():
-    layer = InMemoryChannelLayer()
-    old = channel_layers.set("default", layer)
-    yield layer
-    channel_layers.set("default", old)
+pytestmark = pytest.mark.usefixtures("layer")
 
 
 async def turns(number=20):

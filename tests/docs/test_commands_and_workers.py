@@ -8,19 +8,10 @@ from django.core.checks import registry
 from django.core.management import load_command_class
 
 from headrace import checks
-from headrace.layers import InMemoryChannelLayer, channel_layers
 from tests.docs.pages import ROOT
 from tests.documented import DOCS, documented
 
 COMMANDS = (DOCS / "commands.md").read_text()
-
-
-@pytest.fixture
-def layer():
-    layer = InMemoryChannelLayer()
-    old = channel_layers.set("default", layer)
-    yield layer
-    channel_layers.set("default", old)
 
 
 async def test_the_worker_of_the_page(layer):

@@ -6,19 +6,13 @@ import pytest
 import websockets
 from django.test import override_settings
 
-from headrace.layers import InMemoryChannelLayer, channel_layers
+from headrace.layers import InMemoryChannelLayer
 from headrace.server.config import Config
 from headrace.server.server import Server
 from headrace.testing import HttpCommunicator, WebsocketCommunicator
 from tests.documented import documented
 
-
-@pytest.fixture(autouse=True)
-def layer():
-    layer = InMemoryChannelLayer()
-    old = channel_layers.set("default", layer)
-    yield layer
-    channel_layers.set("default", old)
+pytestmark = pytest.mark.usefixtures("layer")
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,10 @@
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 
-from headrace.layers import InMemoryChannelLayer, channel_layers
 from headrace.testing import WebsocketCommunicator
 from tests.documented import documented
 
-
-@pytest.fixture(autouse=True)
-def layer():
-    layer = InMemoryChannelLayer()
-    old = channel_layers.set("default", layer)
-    yield layer
-    channel_layers.set("default", old)
+pytestmark = pytest.mark.usefixtures("layer")
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,7 @@ import pytest
 from asgiref.sync import async_to_sync
 
 from headrace.generic.websocket import AsyncWebsocketConsumer, WebsocketConsumer
-from headrace.layers import InMemoryChannelLayer, channel_layers
 from headrace.testing import WebsocketCommunicator
-
-
-@pytest.fixture
-def layer():
-    layer = InMemoryChannelLayer()
-    old = channel_layers.set("default", layer)
-    yield layer
-    channel_layers.set("default", old)
 
 
 class Room(AsyncWebsocketConsumer):
