@@ -13,6 +13,7 @@ import os
 import queue
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -44,7 +45,7 @@ class StageError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What a worker process is made of."""
+    """What a worker process is made of; the site, and its clients, take their groups from one."""
 
     members: int = 0
     senders: int = 0
@@ -158,6 +159,8 @@ class Stage:
     killed: dict[str, int] = field(default_factory=dict)
     _parts: dict[str, Part] = field(default_factory=dict)
     _lives: dict[str, int] = field(default_factory=dict)
+    _sites: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _port: int = 0
     _sending: bool = False
     _until: float = 0.0
 
@@ -171,6 +174,10 @@ class Stage:
     def __exit__(self, *exc_info: object) -> None:
         for actor in self.actors:
             actor.release()
+        for site in self._sites:
+            if site.poll() is None:
+                site.send_signal(signal.SIGKILL)
+            site.wait()
 
     # Who takes part
 
@@ -210,6 +217,63 @@ class Stage:
             yield
         finally:
             actor.signal(signal.SIGCONT)
+
+    # A site, and its clients
+
+    def serve(self) -> subprocess.Popen[bytes]:
+        """Start ``headrace serve``, where it was before, and return when it listens."""
+        if not self._port:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self._port = probe.getsockname()[1]
+        part = json.dumps({"layer": self.layer, "groups": Part().groups})
+        command = [sys.executable, "-m", "headrace", "serve", "chaos.actors.site:application"]
+        command += ["--port", str(self._port), "--no-access-log", "--no-compression"]
+        log = self.directory / f"site.{len(self._sites)}.log"
+        with log.open("w") as file:
+            site = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env={**os.environ, **self.environment, "CHAOS_PART": part},
+                cwd=ROOT,
+                start_new_session=True,
+            )
+        self._sites.append(site)
+
+        def listens() -> bool:
+            if site.poll() is not None:
+                raise StageError(f"the site did not begin:\n{log.read_text()}")
+            with contextlib.suppress(OSError), socket.create_connection(self._address, 1):
+                return True
+            return False
+
+        if not self._wait(BEGIN_S, listens):
+            raise StageError(f"the site did not begin in time:\n{log.read_text()}")
+        return site
+
+    def visit(self, *, members: int, silent: int = 0) -> Actor:
+        """Start clients of the site, some of which read nothing."""
+        name = f"clients.{len(self.actors)}"
+        plan = {
+            "name": name,
+            "journal": str(self.directory / f"{name}.journal"),
+            "port": self._port,
+            "members": members,
+            "silent": silent,
+            "groups": Part().groups,
+        }
+        command = [sys.executable, "-m", "chaos.actors.clients", json.dumps(plan)]
+        actor = Actor(name, command, directory=self.directory, environment=self.environment)
+        self.actors.append(actor)
+        self._parts[name.rpartition(".")[0]] = Part(members=members)
+        self._await_ready([actor])
+        return actor
+
+    @property
+    def _address(self) -> tuple[str, int]:
+        return "127.0.0.1", self._port
 
     # Time
 
