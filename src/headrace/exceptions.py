@@ -9,6 +9,7 @@
     │       └── HandshakeError      an HTTP request that can't be served; knows the status
     ├── ConfigurationError          a setting, an option or a name that can't be used (a ValueError)
     ├── InvalidChannelLayerError    CHANNEL_LAYERS names what isn't there (a ValueError)
+    ├── ChannelLayerUnavailable     the server of the channel layer can't be reached, or refuses
     ├── ChannelFull                 the channel has no room for one more message
     ├── MessageTooLarge             the channel layer can't carry a message of this size
     ├── RequestAborted              the client left while its request was being read
@@ -18,7 +19,7 @@
     └── StopConsumer                raised in a handler: this consumer has done its work
 
 The caller's mistake and the peer's fault never share a class. The names from
-``InvalidChannelLayerError`` down are those of Django Channels.
+``InvalidChannelLayerError`` down are those of Django Channels, ``ChannelLayerUnavailable`` aside.
 """
 
 from enum import IntEnum
@@ -26,6 +27,7 @@ from enum import IntEnum
 __all__ = [
     "AcceptConnection",
     "ChannelFull",
+    "ChannelLayerUnavailable",
     "CloseCode",
     "ConfigurationError",
     "DenyConnection",
@@ -111,6 +113,10 @@ class ConfigurationError(ValueError):
 
 class InvalidChannelLayerError(ValueError):
     """``CHANNEL_LAYERS`` names a layer that can't be built."""
+
+
+class ChannelLayerUnavailable(ConnectionError):
+    """The server of the channel layer can't be reached, or refuses; the text says what to do."""
 
 
 class ChannelFull(Exception):
