@@ -222,6 +222,12 @@ class Hub:
         """How many events found no room, those aside whose sender was told."""
         return self.losses.total
 
+    @property
+    def home(self) -> asyncio.AbstractEventLoop | None:
+        """The loop on which sinks are called, unless there is none or it has stopped."""
+        home = self._home
+        return home if home is not None and home.is_running() else None
+
     # What exists
 
     def attach(self, channel: str, sink: Sink) -> None:

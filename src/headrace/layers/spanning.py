@@ -82,8 +82,15 @@ class _Here(InMemoryChannelLayer):
     def process(self) -> str:
         return self._prefix
 
+    @property
+    def home(self) -> asyncio.AbstractEventLoop | None:
+        return self._hub.home
+
     def has_members(self, group: str) -> bool:
         return group in self._hub.groups
+
+    def note_full(self, channel: str) -> None:
+        self._hub.losses.note(f"channel {channel}", {}, [(None, False)], 1)
 
     def at_home(self, call: Callable[..., object], *args: Any) -> None:
         """Make the call where deliveries are made: at once if that is here, else soon."""
@@ -478,7 +485,7 @@ class SpanningChannelLayer(BaseChannelLayer):
         """
         try:
             kind, *fields = decode_event(frame)
-            take = self._TAKERS[kind]
+            take = self.TAKERS[kind]
             take(self, *fields)
         except (ValueError, TypeError, KeyError) as error:
             self.note_undecodable(str(error))
@@ -499,6 +506,10 @@ class SpanningChannelLayer(BaseChannelLayer):
                 reason,
                 self._counts["undecodable"],
             )
+
+    def note_full(self, channel: str) -> None:
+        """Count and log that a named channel had no room for a message to a group."""
+        self._here.note_full(channel)
 
     def tell_gap(self, reason: str, groups: Iterable[str] | None = None) -> None:
         """Tell consumers that messages may have been missed: in the groups, or (None) in all.
@@ -656,7 +667,8 @@ class SpanningChannelLayer(BaseChannelLayer):
         if answer is not None and not answer.done():
             answer.set_result(refusal)
 
-    _TAKERS: ClassVar[dict[int, Callable[..., None]]] = {
+    #: What is done with each kind of frame. A subclass may add kinds of its own, from 32 on.
+    TAKERS: ClassVar[dict[int, Callable[..., None]]] = {
         _MESSAGE: _take_message,
         _GROUP: _take_group,
         _JOIN: _take_join,

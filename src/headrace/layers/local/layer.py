@@ -1,0 +1,623 @@
+"""The channel layer of all processes of one host, without a server.
+
+Rules of this file:
+
+- Whoever has a frame for another process writes it to that process's socket before the send
+  returns; whoever wants to hear of a group has said so in the shared table before
+  ``group_add`` returns. There is nothing between them: no broker, no gossip.
+- A process that only sends has no slot and listens to nobody.
+- The directory, the table, a socket may be gone at any time, with what was in them: then
+  all is made anew, and that is a gap.
+- The lock guards what this process has open. It is held for the shortest time, never while
+  the hub is called, and taken within the hub's.
+"""
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextlib
+import logging
+import os
+import random
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar, ParamSpec, TypeVar
+
+from ...codecs import encode_event
+from ...exceptions import ChannelFull, InvalidChannelLayerError
+from ..base import Capacities, Sink
+from ..spanning import MAX_MESSAGE_BYTES, SpanningChannelLayer
+from .directory import Directory, default_path
+from .inlets import Door
+from .interest import QUEUE, Interest, Slot, bucket_of
+from .peers import Flusher, Outcome, Peer, new_waiter
+from .queue import Busy, Queue
+
+__all__ = ["LocalChannelLayer"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+logger = logging.getLogger("headrace.layers")
+
+#: A frame of this layer alone: something waits for a named channel.
+_NUDGE = 32
+
+#: How often it is looked whether the directory is still there.
+_LOOK_INTERVAL_S = 5.0
+#: How long the queue may be busy, and the pauses between the attempts.
+_BUSY_S, _BUSY_PAUSE_S = 5.0, 0.001
+#: How long a process that ends waits for others to read what it has sent.
+_FAREWELL_S = 2.0
+#: What a frame is longer than its event.
+_HEAD_BYTES = 4096
+
+
+class LocalChannelLayer(SpanningChannelLayer):
+    """A channel layer for all processes of one project on one host. It needs no server.
+
+    Args:
+        expiry: Seconds that a message waits for a reader.
+        group_expiry: Seconds after which a channel that is pulled leaves a group, and a named
+            channel does. A consumer's membership has no end but the consumer's.
+        capacity: Messages that a channel holds.
+        channel_capacity: See ``BaseChannelLayer``.
+        directory: Where the processes meet: a path, the same for all. It is made if it is not
+            there; its parent has to be. By default it follows from the project.
+        prefix: Layers with different ones do not hear each other.
+        max_message_bytes: The largest event, as it travels, that may be sent.
+        buffer_bytes: What may wait in this process for one that reads slowly.
+    """
+
+    def __init__(
+        self,
+        expiry: float = 60,
+        group_expiry: float = 86400,
+        capacity: int = 100,
+        channel_capacity: Capacities | None = None,
+        *,
+        directory: str | os.PathLike[str] | None = None,
+        prefix: str = "asgi",
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        buffer_bytes: int = 32 * 1024 * 1024,
+    ) -> None:
+        if directory is not None and (
+            not isinstance(directory, str | os.PathLike) or not os.path.isabs(directory)
+        ):
+            raise InvalidChannelLayerError(
+                f"directory is an absolute path, or None, not {directory!r}"
+            )
+        if not self._is_name(prefix, self.group_name_regex):
+            raise InvalidChannelLayerError(
+                f"prefix is made of ASCII letters, digits, hyphens, underscores and periods, "
+                f"not {prefix!r}"
+            )
+        if not isinstance(buffer_bytes, int) or isinstance(buffer_bytes, bool) or buffer_bytes < 0:
+            raise InvalidChannelLayerError(
+                f"buffer_bytes is a number of bytes from 0, not {buffer_bytes!r}"
+            )
+        self._given_directory = None if directory is None else Path(directory)
+        self.prefix = prefix
+        self.buffer_bytes = buffer_bytes
+        super().__init__(
+            expiry=expiry,
+            group_expiry=group_expiry,
+            capacity=capacity,
+            channel_capacity=channel_capacity,
+            max_message_bytes=max_message_bytes,
+        )
+        _open_layers.add(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        self._directory: Directory | None = None
+        self._table: Interest | None = None
+        self._slot: Slot | None = None
+        self._door: Door | None = None
+        self._queue: Queue | None = None
+        self._flusher = Flusher(self.gap_frame)
+        self._peers: dict[str, Peer] = {}
+        # What this process wants to hear of: how many names in each bucket.
+        self._wanted: Counter[int] = Counter()
+        # Those who wait for a message of a named channel, by its name.
+        self._readers: dict[str, set[concurrent.futures.Future[None]]] = {}
+        self._next_look = 0.0
+        super()._begin()
+
+    @property
+    def directory(self) -> Path:
+        """Where the processes meet."""
+        return self._given_directory or default_path(self.prefix)
+
+    async def close(self) -> None:
+        """Let go of everything: sockets, slot, files. What is used again opens again."""
+        await super().close()
+        await self._flushed()
+        if self._door is not None:
+            await self._door.close()
+        self._shut()
+
+    def attach(self, channel: str, sink: Sink) -> None:
+        """Push the channel's messages to the sink, beginning with those that waited.
+
+        Raises ValueError for a channel that this process has not given.
+        """
+        super().attach(channel, sink)
+        self._listen()
+
+    # The table, the directory, the sockets
+
+    def _open(self) -> Interest:
+        """Return the table; it is looked now and then whether it is still the one."""
+        now = time.monotonic()
+        if self._table is not None and now < self._next_look:
+            return self._table
+        with self._lock:
+            self._next_look = now + _LOOK_INTERVAL_S
+            if self._table is not None and not self._intact():
+                self._reopen()
+            if self._table is None:
+                given = self._given_directory
+                self._directory = Directory(self.directory, with_parent=given is None)
+                try:
+                    self._table = Interest(self._directory)
+                except BaseException:
+                    self._directory.close()
+                    self._directory = None
+                    raise
+            if self._peers:
+                living = set(self._table.processes())
+                for process in [process for process in self._peers if process not in living]:
+                    self._peers.pop(process).close()
+            return self._table
+
+    def _intact(self) -> bool:
+        assert self._directory is not None
+        assert self._table is not None
+        files = [("table", self._table.inode)]
+        if self._door is not None:
+            files.append((self._door.name, self._door.inode))
+        return self._directory.intact(*files)
+
+    def _reopen(self) -> None:
+        """Begin again where the directory, or what we need in it, was removed.
+
+        What has connected to us stays connected: nothing that is under way is lost.
+        """
+        reason = f"directory {self.directory} was removed, or files in it"
+        logger.warning("%s: it is made anew", reason)
+        self._close_files()
+        if self._door is not None:
+            table = self._open()
+            assert self._directory is not None
+            self._door.open(self._directory)
+            self._take_slot(table)
+            if (seat := self._door.seat) is not None:
+                with contextlib.suppress(RuntimeError):
+                    seat.call_soon_threadsafe(self.tell_gap, reason)
+        for channel in list(self._readers):
+            self._wake(channel)
+
+    def _close_files(self) -> None:
+        if self._slot is not None:
+            self._slot.release()
+        if self._queue is not None:
+            self._queue.close()
+        if self._directory is not None:
+            self._directory.close()
+        # The table is let go of when the last sender that looks at it has.
+        self._slot = self._queue = self._directory = self._table = None
+
+    def _listen(self) -> None:
+        """See to it that this process is reached: on a loop that is running, best on the hub's."""
+        here = asyncio.get_running_loop()
+        door = self._door
+        if door is not None and time.monotonic() < self._next_look:
+            seat = door.seat
+            if seat is here or (seat is not None and self._here.home is not here):
+                return
+        with self._lock:
+            table = self._open()
+            if self._door is None:
+                assert self._directory is not None
+                self._door = Door(
+                    self.process,
+                    longest_bytes=self.max_message_bytes + _HEAD_BYTES,
+                    take=self.received,
+                    gap=self.tell_gap,
+                    refuse=self.note_undecodable,
+                )
+                self._door.open(self._directory)
+                self._take_slot(table)
+            if self._door.seat is None or self._here.home is here:
+                self._door.sit(here)
+                here.call_later(_LOOK_INTERVAL_S, self._look_after, self._door)
+
+    def _take_slot(self, table: Interest) -> None:
+        self._slot = table.take_slot(self.process)
+        for bucket in self._wanted:
+            self._slot.set(bucket, wanted=True)
+        self._slot.show()
+
+    def _look_after(self, door: Door) -> None:
+        """Look whether all is there still, for a process that only listens."""
+        here = asyncio.get_running_loop()
+        if door is self._door and door.seat is here:
+            here.call_later(_LOOK_INTERVAL_S, self._look_after, door)
+            with self._lock:
+                self._next_look = 0.0
+                try:
+                    self._open()
+                except OSError:
+                    logger.exception("directory %s can't be used: trying again", self.directory)
+
+    def _shut(self) -> None:
+        """Close everything, at once, from any thread. What is used again opens again."""
+        with self._lock:
+            door, self._door = self._door, None
+            peers, self._peers = self._peers, {}
+            self._close_files()
+        if door is not None:
+            door.shut()
+        for peer in peers.values():
+            peer.close()
+
+    def _forked(self) -> None:
+        # Not ours, and their locks may be held by threads that are not here.
+        if self._door is not None:
+            self._door.shut(forked=True)
+        for peer in self._peers.values():
+            peer.abandon()
+        if self._slot is not None:
+            self._slot.abandon()
+        if self._queue is not None:
+            # SQLite: a connection is neither used nor closed in a forked child.
+            _inherited.append(self._queue)
+        if self._directory is not None:
+            self._directory.close()
+        super()._forked()
+
+    def __del__(self) -> None:
+        # One that nobody has closed: its loop, if it had one, is gone.
+        with contextlib.suppress(Exception):
+            self._shut()
+
+    # Interest
+
+    def _want(self, name: str, wanted: bool) -> None:
+        bucket = bucket_of(name)
+        with self._lock:
+            if wanted:
+                self._wanted[bucket] += 1
+                if self._wanted[bucket] > 1:
+                    return
+            else:
+                self._wanted[bucket] -= 1
+                if self._wanted[bucket]:
+                    return
+                del self._wanted[bucket]
+            if self._slot is not None:
+                self._slot.set(bucket, wanted=wanted)
+
+    def _interest_changed(self, group: str, here: bool) -> None:
+        self._want(group, here)
+
+    async def _interest_settled(self, group: str) -> None:
+        del group  # whoever looks at the table sees it
+        self._listen()
+
+    async def _listening(self) -> None:
+        self._listen()
+
+    # To other processes
+
+    def _peer(self, process: str) -> Peer:
+        peer = self._peers.get(process)
+        if peer is None:
+            with self._lock:
+                self._open()
+                assert self._directory is not None
+                peer = Peer(
+                    process, self.process, self._directory, self._flusher, self.buffer_bytes
+                )
+                peer = self._peers.setdefault(process, peer)
+        return peer
+
+    def _send_to(
+        self, process: str, frame: bytes, group: str | None = None, *, at_last: bool = False
+    ) -> tuple[Outcome, Peer]:
+        """Write a frame to another process, and find out if that is gone."""
+        peer = self._peer(process)
+        outcome = peer.send(frame, group, at_last=at_last)
+        if outcome is Outcome.GONE:
+            self._hang_up(process)
+        return outcome, peer
+
+    def _hang_up(self, process: str) -> None:
+        with self._lock:
+            peer = self._peers.pop(process, None)
+        if peer is not None:
+            peer.close()
+        if not self._open().bury(process) and self._may_report():
+            logger.warning(
+                "process %s can't be reached, and is not dead: it may have stopped, or run "
+                "another version of Headrace",
+                process,
+            )
+
+    def _spread(self, group: str, frame: bytes) -> tuple[int, bool, list[Peer]]:
+        """Write a frame for a group.
+
+        Returns to how many processes, whether named channels may be members, and the processes
+        that read slowly.
+        """
+        table = self._open()
+        slots = table.slots_of(bucket_of(group))
+        if not slots:
+            return 0, False, []
+        own, reached, slow = self.process, 0, []
+        for slot in slots:
+            process = table.process_in(slot)
+            if slot == QUEUE or process is None or process == own:
+                continue
+            outcome, peer = self._send_to(process, frame, group)
+            if outcome is Outcome.REFUSED:
+                self._note_refused(process)
+            elif outcome is not Outcome.GONE:
+                reached += 1
+                if outcome is Outcome.KEPT:
+                    slow.append(peer)
+        return reached, slots[0] == QUEUE, slow
+
+    def _note_refused(self, process: str) -> None:
+        self._count("refused")
+        if self._may_report():
+            logger.warning(
+                "process %s does not read, or too slowly: a message for its members of a group "
+                "is lost (%d so far from this process), which it will be told",
+                process,
+                self._counts["refused"],
+            )
+
+    async def _publish(self, group: str, frame: bytes) -> int:
+        reached, named, slow = self._spread(group, frame)
+        if slow:
+            await _wait_for(slow)
+        if named:
+            for channel in await self._patiently(self._members, group):
+                with self._full_is_noted(channel):
+                    await self._enqueue(channel, self.message_in(frame))
+        return reached
+
+    def _publish_sync(self, group: str, frame: bytes) -> int:
+        reached, named, slow = self._spread(group, frame)
+        if slow:
+            _wait_for_sync(slow)
+        if named:
+            for channel in self._patiently_sync(self._members, group):
+                with self._full_is_noted(channel):
+                    self._enqueue_sync(channel, self.message_in(frame))
+        return reached
+
+    @contextlib.contextmanager
+    def _full_is_noted(self, channel: str) -> Iterator[None]:
+        try:
+            yield
+        except ChannelFull:
+            self.note_full(channel)
+
+    def _post_now(self, process: str, frame: bytes) -> tuple[bool, list[Peer]]:
+        outcome, peer = self._send_to(process, frame)
+        if outcome is Outcome.REFUSED:
+            raise ChannelFull(
+                f"process {process} does not read, or too slowly: {self.buffer_bytes} bytes wait "
+                "for it; send less, or raise buffer_bytes in the CONFIG of CHANNEL_LAYERS"
+            )
+        return outcome is not Outcome.GONE, [peer] if outcome is Outcome.KEPT else []
+
+    async def _post(self, process: str, frame: bytes) -> bool:
+        there, slow = self._post_now(process, frame)
+        if slow:
+            await _wait_for(slow)
+        return there
+
+    def _post_sync(self, process: str, frame: bytes) -> bool:
+        there, slow = self._post_now(process, frame)
+        if slow:
+            _wait_for_sync(slow)
+        return there
+
+    async def _broadcast(self, frame: bytes) -> None:
+        for process in self._open().processes():
+            if process != self.process:
+                self._send_to(process, frame)
+
+    async def _flushed(self) -> None:
+        await _wait_for(list(self._peers.values()), at_most_s=_FAREWELL_S)
+
+    def flushed_sync(self) -> None:
+        """Wait, for a while, until the others have read what was sent to them."""
+        _wait_for_sync(list(self._peers.values()), at_most_s=_FAREWELL_S)
+
+    # Named channels
+
+    def _queues(self) -> Queue:
+        with self._lock:
+            table = self._open()
+            if self._queue is None:
+                assert self._directory is not None
+                self._queue = Queue(self._directory / "queue")
+                for bucket in self._queue.buckets():
+                    table.set(QUEUE, bucket, wanted=True)
+            return self._queue
+
+    def _put(self, channel: str, data: bytes) -> None:
+        now = time.time()
+        capacity, until = self.get_capacity(channel), now + self.expiry
+        if not self._queues().put(channel, data, capacity=capacity, now=now, until=until):
+            raise self._full(channel)
+        self._wake(channel)
+        table = self._open()
+        nudge = encode_event([_NUDGE, channel])
+        for slot in table.slots_of(bucket_of(channel + "!")):
+            process = table.process_in(slot)
+            if process is not None and process != self.process:
+                self._send_to(process, nudge, at_last=True)
+
+    async def _enqueue(self, channel: str, data: bytes) -> None:
+        await self._patiently(self._put, channel, data)
+
+    def _enqueue_sync(self, channel: str, data: bytes) -> None:
+        self._patiently_sync(self._put, channel, data)
+
+    async def _fetch(self, channel: str) -> bytes:
+        self._listen()
+        name = channel + "!"  # as no group's
+        self._want(name, wanted=True)
+        try:
+            while True:
+                # Who waits is there before the queue is looked at: what comes behind that wakes it.
+                waiter = new_waiter()
+                with self._lock:
+                    self._readers.setdefault(channel, set()).add(waiter)
+                try:
+                    data = await self._patiently(self._get, channel)
+                    if data is not None:
+                        return data
+                    await asyncio.wrap_future(waiter)
+                finally:
+                    with self._lock:
+                        readers = self._readers[channel]
+                        readers.discard(waiter)
+                        if not readers:
+                            del self._readers[channel]
+        finally:
+            self._want(name, wanted=False)
+
+    def _get(self, channel: str) -> bytes | None:
+        return self._queues().get(channel, now=time.time())
+
+    def _wake(self, channel: str) -> None:
+        """Let all who wait here for a named channel look: one of them gets what is there."""
+        with self._lock:
+            for waiter in self._readers.get(channel, ()):
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def _take_nudge(self, channel: str) -> None:
+        if not isinstance(channel, str):
+            raise TypeError("the name of a channel is a str")
+        self._wake(channel)
+
+    TAKERS: ClassVar = {**SpanningChannelLayer.TAKERS, _NUDGE: _take_nudge}
+
+    async def _join_named(self, group: str, channel: str) -> None:
+        await self._patiently(self._join_now, group, channel)
+
+    def _join_now(self, group: str, channel: str) -> None:
+        table, bucket = self._open(), bucket_of(group)
+        self._queues().join(
+            group,
+            channel,
+            bucket=bucket,
+            until=time.time() + self.group_expiry,
+            mark=lambda: table.set(QUEUE, bucket, wanted=True),
+        )
+
+    async def _leave_named(self, group: str, channel: str) -> None:
+        await self._patiently(self._leave_now, group, channel)
+
+    def _leave_now(self, group: str, channel: str) -> None:
+        table, bucket = self._open(), bucket_of(group)
+        self._queues().leave(
+            group,
+            channel,
+            bucket=bucket,
+            now=time.time(),
+            unmark=lambda: table.set(QUEUE, bucket, wanted=False),
+        )
+
+    def _members(self, group: str) -> list[str]:
+        return self._queues().members(group, now=time.time())
+
+    async def _clear(self) -> None:
+        await self._patiently(self._clear_now)
+
+    def _clear_now(self) -> None:
+        table = self._open()
+        self._queues().clear(unmark=lambda: table.clear_row(QUEUE))
+
+    async def _patiently(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make the call, again and again while the queue is busy."""
+        for pause_s in _pauses():
+            try:
+                return call(*args, **kwargs)
+            except Busy:
+                await asyncio.sleep(pause_s)
+        raise self._busy()
+
+    def _patiently_sync(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        for pause_s in _pauses():
+            try:
+                return call(*args, **kwargs)
+            except Busy:
+                time.sleep(pause_s)
+        raise self._busy()
+
+    def _busy(self) -> TimeoutError:
+        return TimeoutError(
+            f"the queue of named channels in {self.directory} is busy since {_BUSY_S:g} s: a "
+            "process may have been stopped while it changed it"
+        )
+
+
+def _pauses() -> Iterator[float]:
+    """Yield the pauses between attempts, until it is enough."""
+    until, pause_s = time.monotonic() + _BUSY_S, _BUSY_PAUSE_S
+    while True:
+        # Not all at once again.
+        yield pause_s * random.uniform(0.5, 1.5)  # noqa: S311
+        if time.monotonic() > until:
+            return
+        pause_s = min(pause_s * 1.5, 0.05)
+
+
+async def _wait_for(peers: list[Peer], at_most_s: float | None = None) -> None:
+    """Wait for processes that read slowly: each as long as its credit, or so long in all."""
+    began = time.monotonic()
+    for peer in peers:
+        with (
+            peer.waiting(at_most_s and began + at_most_s) as (waiter, patience_s),
+            contextlib.suppress(TimeoutError),
+        ):
+            if patience_s > 0:
+                await asyncio.wait_for(asyncio.wrap_future(waiter), patience_s)
+
+
+def _wait_for_sync(peers: list[Peer], at_most_s: float | None = None) -> None:
+    began = time.monotonic()
+    for peer in peers:
+        with (
+            peer.waiting(at_most_s and began + at_most_s) as (waiter, patience_s),
+            contextlib.suppress(TimeoutError),
+        ):
+            if patience_s > 0:
+                waiter.result(patience_s)
+
+
+#: Connections of SQLite that a forked child must not close.
+_inherited: list[Queue] = []
+_open_layers: "weakref.WeakSet[LocalChannelLayer]" = weakref.WeakSet()
+
+
+@atexit.register
+def _leave() -> None:
+    """Let a process that ends send what it has to, and take its files with it."""
+    for layer in list(_open_layers):
+        with contextlib.suppress(Exception):
+            layer.flushed_sync()
+            layer._shut()  # noqa: SLF001
