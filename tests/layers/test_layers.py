@@ -11,8 +11,10 @@ from headrace.layers import (
     channel_layers,
     get_channel_layer,
 )
+from headrace.layers.local import LocalChannelLayer
 
 MEMORY = "headrace.layers.InMemoryChannelLayer"
+LOCAL = "headrace.layers.LocalChannelLayer"
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +82,57 @@ def test_a_mistake_in_the_setting_says_where_it_is(settings, config, text):
         with pytest.raises(InvalidChannelLayerError, match=text) as caught:
             ask()
         assert "CHANNEL_LAYERS['default']" in str(caught.value)
+
+
+def test_a_mistake_in_a_key_names_those_that_there_are(settings):
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": MEMORY, "CONFIG": {"colour": "red"}}}
+    with pytest.raises(InvalidChannelLayerError, match="it takes expiry, group_expiry, capacity"):
+        get_channel_layer()
+    layers.without_signature = dict
+    try:
+        settings.CHANNEL_LAYERS = {
+            "default": {"BACKEND": "headrace.layers.without_signature", "CONFIG": {1: 2}}
+        }
+        with pytest.raises(InvalidChannelLayerError, match=r"keywords must be strings$"):
+            get_channel_layer()
+    finally:
+        del layers.without_signature
+
+
+def test_a_value_that_the_layer_refuses_is_told_with_its_alias(settings):
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": LOCAL, "CONFIG": {"prefix": "a b"}}}
+    with pytest.raises(InvalidChannelLayerError, match=r"CHANNEL_LAYERS\['default'\]: prefix is"):
+        get_channel_layer()
+
+
+@pytest.mark.parametrize("path", [LOCAL, "headrace.layers.local.LocalChannelLayer"])
+def test_the_layer_of_one_host_has_two_names(settings, path):
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": path}}
+    assert type(get_channel_layer()) is LocalChannelLayer is layers.LocalChannelLayer
+
+
+def test_no_name_is_there_that_is_not():
+    with pytest.raises(AttributeError, match="no attribute 'Nowhere'"):
+        layers.Nowhere  # noqa: B018
+
+
+def test_the_default_is_the_layer_of_one_host_where_the_environment_says_so(monkeypatch):
+    monkeypatch.setenv("HEADRACE_DEFAULT_LAYER", "local")
+    assert isinstance(get_channel_layer(), LocalChannelLayer)
+    for memory in ("memory", ""):
+        channel_layers.backends = {}
+        monkeypatch.setenv("HEADRACE_DEFAULT_LAYER", memory)
+        assert isinstance(get_channel_layer(), InMemoryChannelLayer)
+    channel_layers.backends = {}
+    monkeypatch.setenv("HEADRACE_DEFAULT_LAYER", "redis")
+    with pytest.raises(InvalidChannelLayerError, match="one of memory, local, not 'redis'"):
+        get_channel_layer()
+
+
+def test_a_setting_counts_for_more_than_the_environment(settings, monkeypatch):
+    monkeypatch.setenv("HEADRACE_DEFAULT_LAYER", "local")
+    settings.CHANNEL_LAYERS = {}
+    assert get_channel_layer() is None
 
 
 def test_another_layer_can_be_put_in_its_place():

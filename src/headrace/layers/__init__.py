@@ -1,12 +1,16 @@
 """Channel layers: one event, many consumers.
 
 ``get_channel_layer()`` gives the layer that ``CHANNEL_LAYERS`` in Django's settings
-configures; without that setting, the in-memory layer.
+configures. Without that setting it is the in-memory layer, or, where the environment variable
+``HEADRACE_DEFAULT_LAYER`` is ``local``, the layer of all processes of this host.
 """
 
+import inspect
+import os
 import threading
 from collections.abc import Mapping
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.signals import setting_changed
@@ -17,6 +21,9 @@ from ..exceptions import ChannelFull, InvalidChannelLayerError
 from .base import BaseChannelLayer, Overflow, Sink
 from .memory import InMemoryChannelLayer
 
+if TYPE_CHECKING:
+    from .local import LocalChannelLayer
+
 __all__ = [
     "DEFAULT_CHANNEL_LAYER",
     "BaseChannelLayer",
@@ -24,15 +31,29 @@ __all__ = [
     "ChannelLayerManager",
     "InMemoryChannelLayer",
     "InvalidChannelLayerError",
+    "LocalChannelLayer",
     "Overflow",
     "Sink",
     "channel_layers",
     "get_channel_layer",
 ]
 
-_DEFAULT_CONFIGS: Mapping[str, Mapping[str, Any]] = {
-    DEFAULT_CHANNEL_LAYER: {"BACKEND": "headrace.layers.InMemoryChannelLayer"}
+#: What stands for an unset ``CHANNEL_LAYERS``: a server of several processes sets the variable
+#: for them.
+_DEFAULT_LAYER = "HEADRACE_DEFAULT_LAYER"
+_DEFAULT_CONFIGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    kind: {DEFAULT_CHANNEL_LAYER: {"BACKEND": f"headrace.layers.{name}"}}
+    for kind, name in (("memory", "InMemoryChannelLayer"), ("local", "LocalChannelLayer"))
 }
+
+#: Imported when they are asked for: what they need, not every project has.
+_ELSEWHERE = {"LocalChannelLayer": ".local"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ELSEWHERE[name], __name__), name)
 
 
 class _UnknownLayerError(InvalidChannelLayerError, KeyError):
@@ -51,9 +72,9 @@ class ChannelLayerManager:
 
     @property
     def configs(self) -> Mapping[str, Mapping[str, Any]]:
-        """``CHANNEL_LAYERS``; where it is unset, an in-memory layer as the default."""
+        """``CHANNEL_LAYERS``; where it is unset, an in-memory or local layer as the default."""
         configs: Mapping[str, Mapping[str, Any]] | None = getattr(settings, "CHANNEL_LAYERS", None)
-        return _DEFAULT_CONFIGS if configs is None else configs
+        return _default_configs() if configs is None else configs
 
     def make_backend(self, name: str) -> BaseChannelLayer:
         """Build the layer from its ``CONFIG``."""
@@ -114,12 +135,33 @@ class ChannelLayerManager:
         except TypeError as error:
             raise InvalidChannelLayerError(
                 f"CHANNEL_LAYERS[{name!r}]: CONFIG does not fit {path}: {error}"
+                f"{_known_keys(backend_class)}"
             ) from error
+        except InvalidChannelLayerError as error:
+            raise InvalidChannelLayerError(f"CHANNEL_LAYERS[{name!r}]: {error}") from error
         return backend
 
     def _reset_backends(self, setting: str, **_: object) -> None:
         if setting == "CHANNEL_LAYERS":
             self.backends = {}
+
+
+def _default_configs() -> Mapping[str, Mapping[str, Any]]:
+    kind = os.environ.get(_DEFAULT_LAYER) or "memory"
+    if kind not in _DEFAULT_CONFIGS:
+        raise InvalidChannelLayerError(
+            f"the environment variable {_DEFAULT_LAYER} is one of "
+            f"{', '.join(_DEFAULT_CONFIGS)}, not {kind!r}"
+        )
+    return _DEFAULT_CONFIGS[kind]
+
+
+def _known_keys(backend_class: Any) -> str:
+    try:
+        parameters = inspect.signature(backend_class).parameters
+    except (TypeError, ValueError):
+        return ""
+    return f"; it takes {', '.join(parameters) or 'no keys'}"
 
 
 def get_channel_layer(alias: str = DEFAULT_CHANNEL_LAYER) -> BaseChannelLayer | None:
