@@ -84,7 +84,7 @@ def _figures(account: Account) -> dict[str, str]:
 
 
 def _print_line(first: str, figures: dict[str, str], last: str) -> None:
-    cells = [value.rjust(max(len(HEADS[name]), 9)) for name, value in figures.items()]
+    cells = [value.rjust(10) for name, value in figures.items()]
     print(f"{first:16}{''.join(cells)} {last:>8}", flush=True)
 
 

@@ -9,6 +9,7 @@ Rules of this file:
 
 import contextlib
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,8 +87,9 @@ class Scenario:
 
 @contextlib.contextmanager
 def _local(directory: Path) -> Iterator[World]:
-    config = {"directory": str(directory / "run")}
-    yield World({"BACKEND": LOCAL, "CONFIG": config})
+    del directory  # the path of a Unix socket is short
+    with tempfile.TemporaryDirectory(prefix="chaos-") as place:
+        yield World({"BACKEND": LOCAL, "CONFIG": {"directory": f"{place}/run"}})
 
 
 def _redis_layer(hosts: list[Any]) -> Mapping[str, Any]:
