@@ -386,6 +386,10 @@ def test_include_is_refused_with_what_to_write_instead():
 def test_a_consumer_class_is_refused_with_what_to_write_instead():
     with pytest.raises(ImproperlyConfigured, match=r"write Echo.as_asgi\(\)"):
         URLRouter([path("echo/", Echo)])
+    with pytest.raises(ImproperlyConfigured, match="'websocket' of the ProtocolTypeRouter leads"):
+        ProtocolTypeRouter({"websocket": Echo})
+    with pytest.raises(ImproperlyConfigured, match="'thumbnails' of the ChannelNameRouter leads"):
+        ChannelNameRouter({"thumbnails": Echo})
 
 
 @pytest.mark.parametrize(

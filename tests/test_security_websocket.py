@@ -3,7 +3,9 @@ from urllib.parse import urlparse
 
 import pytest
 import websockets
+from django.core.exceptions import ImproperlyConfigured
 
+from headrace.auth import AuthMiddlewareStack
 from headrace.generic.websocket import AsyncWebsocketConsumer
 from headrace.security.websocket import (
     AllowedHostsOriginValidator,
@@ -220,6 +222,18 @@ async def test_the_allowed_hosts_are_those_of_the_moment(settings):
     validator = AllowedHostsOriginValidator(application)
     settings.ALLOWED_HOSTS = ["a.example"]
     assert await attempt(validator, b"https://a.example") == LET_IN
+
+
+def test_a_text_is_no_list_of_origins():
+    with pytest.raises(ValueError, match=r"write \['a\.example'\]"):
+        OriginValidator(application, "a.example")
+    assert OriginValidator(application, "*").valid_origin(None)
+
+
+@pytest.mark.parametrize("lead_to", [AllowedHostsOriginValidator, AuthMiddlewareStack])
+def test_a_consumer_class_is_refused_with_what_to_write_instead(lead_to):
+    with pytest.raises(ImproperlyConfigured, match=r"write Greeting\.as_asgi\(\)"):
+        lead_to(Greeting)
 
 
 @pytest.mark.parametrize("pattern", ["http://[::1", "http://a.example:http", "a.example:99999"])

@@ -14,6 +14,8 @@ Rules of this file:
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeAlias
 
+from django.core.exceptions import ImproperlyConfigured
+
 __all__ = [
     "MEMBERSHIP",
     "ASGIApplication",
@@ -25,6 +27,7 @@ __all__ = [
     "Scope",
     "Send",
     "Stage",
+    "refuse_consumer_class",
 ]
 
 Scope: TypeAlias = dict[str, Any]
@@ -111,6 +114,17 @@ def _walk_from(enter: _Enter) -> Any:
     return __call__
 
 
+def refuse_consumer_class(application: object, leading_there: object) -> None:
+    """Raise ImproperlyConfigured for a consumer's class, which stands for no application.
+
+    ``leading_there``, as text, is what the error begins with.
+    """
+    if isinstance(application, type) and hasattr(application, "as_asgi"):
+        raise ImproperlyConfigured(
+            f"{leading_there} leads to a class: write {application.__name__}.as_asgi()"
+        )
+
+
 class BaseMiddleware(Stage):
     """A middleware that gives the application behind it a scope of its own to change.
 
@@ -119,6 +133,7 @@ class BaseMiddleware(Stage):
     """
 
     def __init__(self, inner: ASGIApplication) -> None:
+        refuse_consumer_class(inner, type(self).__name__)
         self.inner = inner
 
     def enter(self, scope: Scope, receive: Receive, send: Send) -> Handover | Awaitable[Handover]:

@@ -22,7 +22,15 @@ from django.urls import Resolver404, URLPattern, URLResolver
 from django.urls.resolvers import RegexPattern, RoutePattern
 
 from .exceptions import ConfigurationError
-from .middleware import ASGIApplication, Handover, Receive, Scope, Send, Stage
+from .middleware import (
+    ASGIApplication,
+    Handover,
+    Receive,
+    Scope,
+    Send,
+    Stage,
+    refuse_consumer_class,
+)
 
 __all__ = [
     "ChannelNameRouter",
@@ -87,6 +95,8 @@ class ProtocolTypeRouter(Stage):
     """Leads to an application by ``scope["type"]``: ``http``, ``websocket``, ``channel``."""
 
     def __init__(self, application_mapping: Mapping[str, ASGIApplication]) -> None:
+        for protocol, application in application_mapping.items():
+            refuse_consumer_class(application, f"the key {protocol!r} of the ProtocolTypeRouter")
         self.application_mapping = application_mapping
 
     def enter(self, scope: Scope, receive: Receive, send: Send) -> Handover:
@@ -105,6 +115,8 @@ class ChannelNameRouter(Stage):
     """Leads to an application by ``scope["channel"]``, for the events that a worker reads."""
 
     def __init__(self, application_mapping: Mapping[str, ASGIApplication]) -> None:
+        for channel, application in application_mapping.items():
+            refuse_consumer_class(application, f"the key {channel!r} of the ChannelNameRouter")
         self.application_mapping = application_mapping
 
     def enter(self, scope: Scope, receive: Receive, send: Send) -> Handover:
@@ -192,10 +204,7 @@ class _Route:
                 f"{route!r}: include() is not supported in URLRouter. Let the route lead to "
                 "another URLRouter instead"
             )
-        if isinstance(callback, type) and hasattr(callback, "as_asgi"):
-            raise ImproperlyConfigured(
-                f"{route!r} leads to a class: write {callback.__name__}.as_asgi()"
-            )
+        refuse_consumer_class(callback, route)
         innermost = _innermost(callback)
         pattern = route.pattern
         if getattr(innermost, "_path_routing", False) is True:

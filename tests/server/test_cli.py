@@ -133,6 +133,10 @@ def test_a_port_in_use(capsys):
         (["serve", "tests.server.nothing:app"], "there is no module 'tests.server.nothing'"),
         (["serve", "tests.server.apps:nothing"], "module 'tests.server.apps' has no 'nothing'"),
         (["serve", "tests.server.apps:__name__"], "is no ASGI or WSGI application, it is str"),
+        (
+            ["serve", "headrace.generic.websocket:AsyncWebsocketConsumer"],
+            "is a consumer's class: name what AsyncWebsocketConsumer.as_asgi() returns",
+        ),
         (["serve", "tests/server/apps.py"], "'tests/server/apps.py' is a file"),
         (["serve", "tests.server.apps.nothing"], "'tests.server.apps' has no 'nothing'"),
         (["serve", "no.such.module.app"], "there is no module 'no'"),

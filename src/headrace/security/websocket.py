@@ -21,7 +21,15 @@ from django.conf import settings
 from django.utils.http import is_same_domain
 
 from ..exceptions import ConfigurationError
-from ..middleware import ASGIApplication, Handover, Receive, Scope, Send, Stage
+from ..middleware import (
+    ASGIApplication,
+    Handover,
+    Receive,
+    Scope,
+    Send,
+    Stage,
+    refuse_consumer_class,
+)
 
 __all__ = ["AllowedHostsOriginValidator", "OriginValidator", "WebsocketDenier"]
 
@@ -39,13 +47,17 @@ class OriginValidator(Stage):
     port (``https://example.com``, ``http://.example.com:8000``; ``:*`` is any port), or ``*``
     for any.
 
-    Raises ConfigurationError for one that can't be read.
+    Raises ConfigurationError for one that can't be read, and for a str in the place of a list.
     """
 
     def __init__(self, application: ASGIApplication, allowed_origins: Collection[str]) -> None:
+        refuse_consumer_class(application, type(self).__name__)
         self.application = application
         self.allowed_origins = allowed_origins
         if _reads_patterns(type(self)):
+            if isinstance(allowed_origins, str) and allowed_origins != "*":
+                # Each of its letters would be a host, and nobody would be let in.
+                raise ConfigurationError(f"allowed origins are a list: write [{allowed_origins!r}]")
             for pattern in allowed_origins:
                 _parse_pattern(pattern)
 
@@ -100,6 +112,7 @@ class _AllowedHosts(OriginValidator):
     """
 
     def __init__(self, application: ASGIApplication) -> None:
+        refuse_consumer_class(application, "AllowedHostsOriginValidator")
         self.application = application
 
     @property

@@ -5,6 +5,7 @@ import asyncio
 import gc
 import importlib
 import importlib.util
+import inspect
 import logging
 import logging.handlers
 import os
@@ -100,6 +101,11 @@ def _loaded(path: str, interface: str) -> tuple[Any, Interface]:
         raise ConfigurationError(
             f"{path!r} is no ASGI or WSGI application, it is {type(app).__name__} "
             f"{app!r:.40}: write MODULE:NAME, for instance mysite.asgi:application"
+        )
+    if inspect.isclass(app) and hasattr(app, "as_asgi"):
+        raise ConfigurationError(
+            f"{path!r} is a consumer's class: name what {app.__name__}.as_asgi() returns, or the "
+            "application that leads to it"
         )
     return app, interface_of(app) if interface == "auto" else Interface(interface)
 
