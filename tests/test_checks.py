@@ -213,6 +213,14 @@ def test_a_layer_that_is_not_there(settings, quiet):
     assert found(include_deployment_checks=True) == ["headrace.E004"]
 
 
+def test_a_layer_of_ours_that_is_not_there_is_found_at_once(settings, quiet):
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "headrace.layers.InMemoryChanelLayer"}}
+    (message,) = run_checks(tags=["headrace"])
+    assert message.id == "headrace.E004"
+    assert "InMemoryChanelLayer" in message.msg
+    assert found(include_deployment_checks=True) == ["headrace.E004"], "and told once"
+
+
 # Processes
 
 

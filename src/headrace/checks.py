@@ -4,7 +4,7 @@
 E001      ``ASGI_APPLICATION`` is no dotted path
 E002      the ASGI application can't be imported (``--deploy``)
 E003      ``CHANNEL_LAYERS`` is not of the form that it has to have
-E004      a channel layer's class can't be imported (``--deploy``)
+E004      a channel layer's class can't be imported (``--deploy``; at once for our own)
 E005      ``HEADRACE`` has an unknown key or a bad value
 W001      ``ASGI_APPLICATION`` is not set
 W002      any web page may open a WebSocket (``--deploy``)
@@ -21,8 +21,8 @@ Rules of this file:
 
 - A check speaks only of what it is sure of: where an application can't be looked into, it
   is silent.
-- The project's own code is imported under ``check --deploy`` only; other commands have no use
-  for it.
+- What is not Headrace's own is imported under ``check --deploy`` only; other commands have no
+  use for it.
 - Every hint says what to write.
 """
 
@@ -165,6 +165,8 @@ def check_layers(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Chec
                     id="headrace.W009",
                 )
             )
+        if _is_own(layer["BACKEND"]) and isinstance(error := _backend(alias, layer), Error):
+            found.append(error)
     return found
 
 
@@ -177,17 +179,10 @@ def check_processes(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[C
     found: list[CheckMessage] = []
     processes = _processes()
     for alias, layer in layers.items():
-        try:
-            backend = import_string(layer["BACKEND"])
-        except Exception as error:  # whatever another's module raises
-            found.append(
-                Error(
-                    f"CHANNEL_LAYERS[{alias!r}]: {layer['BACKEND']} can't be imported: "
-                    f"{type(error).__name__}: {error}.",
-                    hint="Install what has it, or name another class as BACKEND.",
-                    id="headrace.E004",
-                )
-            )
+        backend = _backend(alias, layer)
+        if isinstance(backend, Error):
+            if not _is_own(layer["BACKEND"]):
+                found.append(backend)
             continue
         if processes is not None and _is_in_memory(backend):
             found.append(
@@ -199,6 +194,24 @@ def check_processes(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[C
                 )
             )
     return found
+
+
+def _is_own(backend: str) -> bool:
+    """Tell whether it is for ``check_layers``, which every command runs, to import it."""
+    return backend.startswith("headrace.")
+
+
+def _backend(alias: str, layer: Mapping[str, Any]) -> Any:
+    """Import the class of a channel layer, or return the Error that says why not."""
+    try:
+        return import_string(layer["BACKEND"])
+    except Exception as error:  # whatever another's module raises
+        return Error(
+            f"CHANNEL_LAYERS[{alias!r}]: {layer['BACKEND']} can't be imported: "
+            f"{type(error).__name__}: {error}.",
+            hint="Install what has it, or name another class as BACKEND.",
+            id="headrace.E004",
+        )
 
 
 def check_databases(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
