@@ -359,6 +359,16 @@ async def test_groups_need_a_layer_that_has_them(consumer_class, settings, setti
     await communicator.disconnect()
 
 
+@BOTH
+async def test_a_text_is_no_list_of_groups(consumer_class):
+    class Lettered(consumer_class):
+        groups = "room"  # as a list it would be four groups
+
+    communicator = WebsocketCommunicator(Lettered.as_asgi(), "/")
+    with pytest.raises(TypeError, match=r"Lettered\.groups is a list of names: write \['room'\]"):
+        await communicator.connect()
+
+
 class LayerWithoutGroups(InMemoryChannelLayer):
     extensions = ()
 

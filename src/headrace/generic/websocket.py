@@ -109,6 +109,10 @@ class _WebsocketMixin(AsyncConsumer):
 
     def _hr_layer_with_groups(self) -> BaseChannelLayer:
         layer = self.channel_layer
+        if isinstance(self.groups, str):
+            raise TypeError(
+                f"{type(self).__name__}.groups is a list of names: write [{self.groups!r}]"
+            )
         if layer is None or not _has_groups(layer):
             raise InvalidChannelLayerError(
                 f"{type(self).__name__}.groups needs a channel layer with groups: "
