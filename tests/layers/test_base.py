@@ -45,6 +45,15 @@ def test_illegal_names_of_channels(layer, name):
         layer.valid_channel_names(["good", name])
 
 
+@pytest.mark.parametrize("name", ["a b", "naïve", "a\n", "a!b!c"])
+def test_the_patterns_of_names_match_whole_ones_only(layer, name):
+    """As layers and applications written for Channels ask."""
+    assert layer.channel_name_regex.match("prefix!local")
+    assert layer.group_name_regex.match("group")
+    assert not layer.channel_name_regex.match(name)
+    assert not layer.group_name_regex.match(name)
+
+
 @pytest.mark.parametrize("name", ["a", "A-z_0.9", "x" * 99])
 def test_legal_names_of_groups(layer, name):
     assert layer.require_valid_group_name(name) is True

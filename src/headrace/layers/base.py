@@ -189,9 +189,9 @@ class BaseChannelLayer:
     """
 
     MAX_NAME_LENGTH = 100
-    #: What a whole name looks like.
-    channel_name_regex = re.compile(r"[a-zA-Z0-9._-]+(![a-zA-Z0-9._-]*)?", re.ASCII)
-    group_name_regex = re.compile(r"[a-zA-Z0-9._-]+", re.ASCII)
+    #: What a whole name looks like, to ``match``, too, by which subclasses may ask.
+    channel_name_regex = re.compile(r"^[a-zA-Z0-9._-]+(![a-zA-Z0-9._-]*)?\Z", re.ASCII)
+    group_name_regex = re.compile(r"^[a-zA-Z0-9._-]+\Z", re.ASCII)
     #: What the TypeError for another name begins with; to be formatted with the kind of name.
     invalid_name_error = (
         f"{{}} name: a str of 1 to {MAX_NAME_LENGTH - 1} ASCII letters, digits, hyphens, "
