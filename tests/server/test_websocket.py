@@ -355,7 +355,7 @@ async def test_an_application_that_never_answers_is_given_up_and_cancelled(error
         assert await client.read_to_end() == b""
         await session.ended.wait()
         assert session.cancelled
-    assert "the application has not answered the handshake in 0.2 s" in errors.text
+    assert "the application has not answered the handshake in 0.2 s: it has to" in errors.text
 
 
 @pytest.mark.parametrize("part", [False, True])

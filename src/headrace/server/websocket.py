@@ -714,7 +714,8 @@ class WebSocketStream(Inbox):
         if engine is None:
             if self.phase in (CONNECTING, DENYING):
                 logger.error(
-                    "%s: the application has not answered the handshake in %g s",
+                    "%s: the application has not answered the handshake in %g s: "
+                    "it has to accept the WebSocket, or close it",
                     self.peer,
                     self._runtime.config.accept_timeout_s,
                 )
