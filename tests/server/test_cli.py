@@ -128,6 +128,10 @@ def test_a_port_in_use(capsys):
             "--websockets tests.server.apps:wsgi: that is a WSGI application",
         ),
         (["serve", "tests.server.apps", "--wsgi-threads", "0"], "invalid count value: '0'"),
+        (
+            ["serve", "tests.server.apps", "--websocket-max-message-size", "0"],
+            "--max-message-bytes/--websocket-max-message-size: invalid count value: '0'",
+        ),
         (["serve", "tests.server.apps", "--prot", "1"], "unrecognized arguments: --prot 1"),
         (["serve", "no.such.module:app"], "there is no module 'no'"),
         (["serve", "tests.server.nothing:app"], "there is no module 'tests.server.nothing'"),

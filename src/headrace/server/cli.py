@@ -494,7 +494,7 @@ def _add_options(serve: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--max-message-bytes",
         "--websocket-max-message-size",
-        type=int,
+        type=_count,
         default=defaults.websocket.message_bytes,
         metavar="N",
         help="of a WebSocket",
@@ -502,7 +502,7 @@ def _add_options(serve: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--max-frame-bytes",
         "--websocket-max-frame-size",
-        type=int,
+        type=_count,
         metavar="N",
         help="of a WebSocket; default: those of a message",
     )
