@@ -8,7 +8,7 @@ workloads it takes part in, and under which path it serves them.
 
 from dataclasses import dataclass
 
-__all__ = ["ROWS", "TARGETS", "UVICORN", "WORKLOADS", "Row", "Target", "Workload"]
+__all__ = ["REFERENCES", "ROWS", "TARGETS", "WORKLOADS", "Row", "Target", "Workload"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,19 @@ class Workload:
     @property
     def is_memory(self) -> bool:
         return self.arguments[0] == "hold"
+
+    @property
+    def is_across(self) -> bool:
+        """Whether it has two processes and a channel layer, and no clients."""
+        return self.arguments[0] == "across"
+
+    @property
+    def is_latency(self) -> bool:
+        return "--rate" in self.arguments
+
+    @property
+    def less_is_better(self) -> bool:
+        return self.is_memory or self.is_latency
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +60,7 @@ class Target:
     row: str
     workload: str
     limit: float
-    beside: str | None = None  # the reference: a row, or "uvicorn", the fastest of UVICORN
+    beside: str | None = None  # a row, or one of REFERENCES: the best of its rows
     beside_workload: str | None = None  # where the reference is another workload of a row
 
     @property
@@ -99,6 +112,20 @@ WORKLOADS = (
         arguments=("hold",),
         logged_in=True,
     ),
+    Workload(
+        key="across",
+        title="A group of 200 in each of two processes, 8 messages in flight",
+        head="two processes, 8 in flight",
+        unit="deliveries/s",
+        arguments=("across", "--window", "8"),
+    ),
+    Workload(
+        key="across-rate",
+        title="A group of 200 in each of two processes, 10 messages a second",
+        head="two processes, 99th percentile",
+        unit="µs",
+        arguments=("across", "--rate", "10"),
+    ),
 )
 
 _BARE = {
@@ -116,6 +143,7 @@ _CONSUMERS = {
     "idle": "/room/",
     "idle-user": "/private/",
 }
+_ACROSS = {"across": "", "across-rate": ""}
 _UVICORN = (
     "{bin}/uvicorn {application} --host 127.0.0.1 --port {port} "
     "--no-access-log --log-level warning --ws {ws} --ws-per-message-deflate false"
@@ -214,10 +242,41 @@ ROWS = (
         paths={"group-1": "/fast/", "group-32": "/fast/"},
         needs=("headrace",),
     ),
+    Row(
+        key="channels-redis",
+        label="Channels, channels_redis core",
+        command="{bin}/python across.py channels-redis",
+        paths=_ACROSS,
+        needs=("channels", "channels_redis"),
+    ),
+    Row(
+        key="channels-pubsub",
+        label="Channels, channels_redis pub/sub",
+        command="{bin}/python across.py channels-pubsub",
+        paths=_ACROSS,
+        needs=("channels", "channels_redis"),
+    ),
+    Row(
+        key="headrace-redis",
+        label="Headrace, Redis",
+        command="{bin}/python across.py headrace-redis",
+        paths=_ACROSS,
+        needs=("headrace", "redis"),
+    ),
+    Row(
+        key="headrace-local",
+        label="Headrace, local",
+        command="{bin}/python across.py headrace-local",
+        paths=_ACROSS,
+        needs=("headrace",),
+    ),
 )
 
-# The reference "bare Uvicorn": whichever of these is the fastest in the workload at hand.
-UVICORN = ("uvicorn-sansio", "uvicorn-wsproto", "uvicorn-legacy")
+# What stands for several rows: whichever of them is the best in the workload at hand.
+REFERENCES = {
+    "uvicorn": ("uvicorn-sansio", "uvicorn-wsproto", "uvicorn-legacy"),
+    "channels_redis": ("channels-redis", "channels-pubsub"),
+}
 
 TARGETS = (
     Target(
@@ -274,5 +333,26 @@ TARGETS = (
         row="headrace",
         workload="idle-user",
         limit=10_000,
+    ),
+    Target(
+        text="a group over two processes, Redis ≥ 8 × channels_redis",
+        row="headrace-redis",
+        workload="across",
+        limit=8,
+        beside="channels_redis",
+    ),
+    Target(
+        text="the same at one rate, 99th percentile ≤ a third (≥ 3 × as fast)",
+        row="headrace-redis",
+        workload="across-rate",
+        limit=3,
+        beside="channels_redis",
+    ),
+    Target(
+        text="a group over two processes, local ≥ 1 × Redis",
+        row="headrace-local",
+        workload="across",
+        limit=1,
+        beside="headrace-redis",
     ),
 )

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import select
+import shutil
 import socket
 import subprocess
 import time
@@ -40,7 +41,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """What was found. ``rate`` is operations a second, or bytes of memory a connection."""
+    """What was found.
+
+    ``rate`` is operations a second; or bytes of memory a connection; or the 99th percentile of the
+    latency in microseconds.
+    """
 
     rate: float
     server_us: float | None = None  # CPU microseconds an operation, all processes
@@ -49,6 +54,9 @@ class Cell:
     other_cores: float | None = None  # what else kept the machine busy
     frames_per_read: float | None = None
     resident_bytes: float | None = None  # by RSS, where ``rate`` is anonymous memory
+    p50_us: float | None = None
+    p99_us: float | None = None
+    commands: float | None = None  # that Redis has executed for each message
 
     @property
     def is_client_bound(self) -> bool:
@@ -123,6 +131,15 @@ class Process:
             family.extend(child for child, parent in parents.items() if parent == pid)
         return family
 
+    def cpu_s(self) -> float:
+        """Return the CPU time of all its processes so far."""
+        ticks = 0
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                fields = _stat(pid)
+                ticks += int(fields[11]) + int(fields[12])  # utime, stime
+        return ticks / TICKS
+
     def last_words(self) -> str:
         """Return the end of what the process wrote on standard error."""
         lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
@@ -142,15 +159,6 @@ class Server(Process):
                 return
             time.sleep(0.05)
         raise BenchmarkError(f"the server did not start in {START_S:.0f} s: {self.last_words()}")
-
-    def cpu_s(self) -> float:
-        """Return the CPU time of all its processes so far."""
-        ticks = 0
-        for pid in self.pids():
-            with contextlib.suppress(OSError):
-                fields = _stat(pid)
-                ticks += int(fields[11]) + int(fields[12])  # utime, stime
-        return ticks / TICKS
 
     def memory(self) -> tuple[int, int]:
         """Return the anonymous memory and the RSS of all its processes, in bytes.
@@ -181,8 +189,24 @@ class Server(Process):
 class Generator(Process):
     """The load generator, and what it says."""
 
-    def __init__(self, program: Path, arguments: Sequence[str], *, core: int, log: Path) -> None:
-        super().__init__([program, *arguments], core=core, log=log, piped=True)
+    def __init__(
+        self,
+        program: str | Path,
+        arguments: Sequence[str],
+        *,
+        core: int,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        super().__init__(
+            [program, *arguments],
+            core=core,
+            log=log,
+            environment=environment,
+            cwd=cwd,
+            piped=True,
+        )
         self._unread = b""
 
     def ask(self, command: str) -> None:
@@ -235,6 +259,8 @@ def measure(
     server_core, generator_core = cores()
     port = _free_port()
     mode, *options = arguments
+    if mode == "across":
+        return _across(command, options, plan, environment, cwd, scratch)
     options += [word for header in headers for word in ("--header", header)]
     with Server(
         command.replace("{port}", str(port)).split(),
@@ -276,6 +302,44 @@ def _rate(server: Server, load: Generator, plan: Plan) -> Cell:
         generator_cores=figures["cpu_s"] / seconds,
         other_cores=max(0.0, (machine_s - server_s - figures["cpu_s"]) / seconds),
         frames_per_read=figures["frames"] / figures["reads"],
+    )
+
+
+def _across(
+    command: str,
+    options: Sequence[str],
+    plan: Plan,
+    environment: Mapping[str, str],
+    cwd: Path,
+    scratch: Path,
+) -> Cell:
+    """Measure a channel layer: ``command`` starts what it stands on, and two processes."""
+    if shutil.which("redis-server") is None and "local" not in command:
+        raise BenchmarkError("redis-server is missing (Debian: apt-get install redis-server)")
+    first, last = cores()
+    program, *arguments = command.split()
+    arguments += [*options, "--warmup", str(plan.warmup_s), "--seconds", str(plan.seconds)]
+    with Generator(
+        program,
+        arguments,
+        core=first,
+        log=scratch / "across.log",
+        environment={**environment, "CORES": f"{first},{last}"},
+        cwd=cwd,
+    ) as both:
+        both.expect("measuring", within_s=plan.warmup_s + 60)
+        before, machine_before = both.cpu_s(), _busy_s()
+        figures = both.expect("measured", within_s=plan.seconds + 60)
+        cpu_s, machine_s = both.cpu_s() - before, _busy_s() - machine_before
+    seconds, operations = figures["seconds"], figures["operations"]
+    return Cell(
+        rate=figures["p99_us"] if "--rate" in options else operations / seconds,
+        server_us=cpu_s / operations * 1e6,
+        server_cores=cpu_s / seconds,
+        other_cores=max(0.0, (machine_s - cpu_s) / seconds),
+        p50_us=figures["p50_us"],
+        p99_us=figures["p99_us"],
+        commands=figures["commands"],
     )
 
 

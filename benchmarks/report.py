@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from .catalogue import ROWS, TARGETS, UVICORN, WORKLOADS, Row, Target, Workload
+from .catalogue import REFERENCES, ROWS, TARGETS, WORKLOADS, Row, Target, Workload
 from .measure import Cell
 
 __all__ = ["Results", "Spread", "markdown", "plot"]
@@ -25,6 +25,9 @@ NOTES = {
     "in at least one round, so the server may be capable of more",
     DISTURBED: "disturbed: something else used more than 15 % of a core in at least one round",
 }
+
+
+_WORKLOADS = {work.key: work for work in WORKLOADS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +72,12 @@ class Results:
     def rate(self, row: str, workload: str) -> Spread | None:
         return self._spread(cell.rate for cell in self.cells(row, workload).values())
 
-    def uvicorn(self, workload: str) -> str | None:
-        """Return the fastest row of UVICORN in this workload."""
-        rates = {key: rate.median for key in UVICORN if (rate := self.rate(key, workload))}
-        return max(rates, key=rates.__getitem__, default=None)
+    def best(self, reference: str, workload: str) -> str | None:
+        """Return the best row of a reference in this workload; a row stands for itself."""
+        keys = REFERENCES.get(reference, (reference,))
+        rates = {key: rate.median for key in keys if (rate := self.rate(key, workload))}
+        choose = min if _WORKLOADS[workload].less_is_better else max
+        return choose(rates, key=rates.__getitem__, default=None)
 
     def ratio(
         self,
@@ -81,12 +86,13 @@ class Results:
         beside: str,
         beside_workload: str | None = None,
         *,
-        measure: Callable[[Cell], float] = attrgetter("rate"),
+        measure: Callable[[Cell], float] | None = None,
     ) -> Spread | None:
         """Return by how much a row is ahead of another, round by round."""
         beside_workload = beside_workload or workload
-        reference = self.uvicorn(beside_workload) if beside == "uvicorn" else beside
-        theirs = self.cells(reference or "", beside_workload)
+        if measure is None:
+            measure = _speed if _WORKLOADS[workload].is_latency else attrgetter("rate")
+        theirs = self.cells(self.best(beside, beside_workload) or "", beside_workload)
         return self._spread(
             measure(cell) / measure(theirs[number])
             for number, cell in self.cells(row, workload).items()
@@ -138,14 +144,18 @@ def _target(results: Results, target: Target) -> list[str]:
     by_cpu = results.ratio(row, work, *beside, measure=_operations_per_cpu_s)
     if found is None or by_cpu is None:
         return [target.text, "–", "–", "not measured"]
-    reference = (results.uvicorn(work) if target.beside == "uvicorn" else None) or target.beside
-    marks = results.marks(reference, target.beside_workload or work)
+    reference = results.best(target.beside, target.beside_workload or work)
+    marks = results.marks(reference or "", target.beside_workload or work)
     verdict = _verdict(found.median >= target.limit)
     return [target.text, _span(found, _times) + marks, _span(by_cpu, _times), verdict]
 
 
 def _verdict(reached: bool) -> str:
     return "reached" if reached else "**not reached**"
+
+
+def _speed(cell: Cell) -> float:
+    return 1 / cell.rate
 
 
 def _operations_per_cpu_s(cell: Cell) -> float:
@@ -164,6 +174,8 @@ def _summary(results: Results) -> str:
 
 
 def _details(results: Results, work: Workload) -> str:
+    if work.is_across:
+        return _details_across(results, work)
     heads = ["", f"{work.unit} (least–greatest)"]
     if work.is_memory:
         heads += ["by RSS"]
@@ -192,11 +204,40 @@ def _details(results: Results, work: Workload) -> str:
             ]
         lines.append(line)
     paragraphs = [f"### {work.title}", _table(heads, lines), *missing]
-    fastest = results.uvicorn(work.key)
+    fastest = results.best("uvicorn", work.key)
     if fastest and not work.is_memory:
         label = next(row.label for row in ROWS if row.key == fastest)
         paragraphs.append(f"Bare Uvicorn, the reference, is the fastest of its rows here: {label}.")
     return "\n\n".join(paragraphs)
+
+
+def _details_across(results: Results, work: Workload) -> str:
+    unit = "99th percentile, µs" if work.is_latency else work.unit
+    heads = ["", f"{unit} (least–greatest)", "× channels_redis core", "× channels_redis pub/sub"]
+    heads += ["median latency, ms", "99th percentile, ms", "CPU, µs each", "Redis commands each"]
+    lines, missing = [], []
+    for row in results.rows(work.key):
+        rate = results.rate(row.key, work.key)
+        if rate is None:
+            missing.append(f"{row.label} was not measured: {results.error(row.key, work.key)}.")
+            continue
+        cells = list(results.cells(row.key, work.key).values())
+        ratios = [
+            results.ratio(row.key, work.key, beside)
+            for beside in ("channels-redis", "channels-pubsub")
+        ]
+        lines.append(
+            [
+                row.label + results.marks(row.key, work.key),
+                _span(rate, _figure),
+                *(_span(ratio, _times) if ratio else "–" for ratio in ratios),
+                _median(cells, "p50_us", _milliseconds),
+                _median(cells, "p99_us", _milliseconds),
+                _median(cells, "server_us", _short),
+                _median(cells, "commands", _short),
+            ]
+        )
+    return "\n\n".join([f"### {work.title}", _table(heads, lines), *missing])
 
 
 def _conditions(results: Results) -> str:
@@ -233,6 +274,10 @@ def _figure(value: float) -> str:
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _milliseconds(value_us: float) -> str:
+    return _short(value_us / 1000)
 
 
 def _times(value: float) -> str:
@@ -323,7 +368,7 @@ def _panel(axis: Any, results: Results, work: Workload, places: int) -> None:
     axis.set_yticks(range(len(bars)), [row.label for row, _ in bars])
     axis.set_ylim(places - 0.4, -0.6)  # bars of one thickness in all panels
     axis.set_xlim(0, ends * 1.22)
-    better = "less is better" if work.is_memory else "more is better"
+    better = "less is better" if work.less_is_better else "more is better"
     axis.set_title(f"{work.title}\n{work.unit}, {better}", loc="left", fontsize=10)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axis.xaxis.set_major_locator(_ticks())

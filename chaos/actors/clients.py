@@ -62,9 +62,7 @@ async def listen(member: str, socket: object) -> None:
         why = "closed"
     except ConnectionClosed as closed:
         why = str(closed)
-    finally:
-        # Cancelled, too: what comes from now on nobody writes down.
-        journal.ended(member, "it is over")
+    journal.ended(member, why)
     logging.getLogger("chaos").info("%s: %s", member, why)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from benchmarks.catalogue import ROWS, TARGETS, UVICORN, WORKLOADS
+from benchmarks.catalogue import REFERENCES, ROWS, TARGETS, WORKLOADS
 from benchmarks.measure import Cell, Plan, measure
 from benchmarks.report import Results, Spread, markdown
 
@@ -68,6 +68,17 @@ def test_group(generator: Path, tmp_path: Path, path: str, window: int) -> None:
 def test_idle(generator: Path, tmp_path: Path) -> None:
     cell = run(generator, tmp_path, "hold", "/room/")
     assert cell.resident_bytes is not None
+
+
+@pytest.mark.parametrize("layer", ["headrace-local"])
+@pytest.mark.parametrize("pace", ["--window 3", "--rate 50"])
+def test_across(tmp_path: Path, layer: str, pace: str) -> None:
+    cell = run(tmp_path, tmp_path, f"across --members 5 {pace}", "", layer)
+    assert cell.p50_us is not None
+    assert cell.p99_us is not None
+    assert 0 < cell.p50_us <= cell.p99_us
+    assert cell.rate == cell.p99_us or "window" in pace
+    assert (cell.commands is None) == (layer == "headrace-local")
 
 
 class Answers:
@@ -171,7 +182,7 @@ def results() -> Results:
 
 
 def test_ratios_are_taken_round_by_round(results: Results) -> None:
-    assert results.uvicorn("echo") == "uvicorn-sansio"
+    assert results.best("uvicorn", "echo") == "uvicorn-sansio"
     assert results.ratio("headrace", "echo", "uvicorn") == Spread(1.5, 1.1, 1.5)
     assert results.ratio("headrace", "echo", "picows") is None
 
@@ -185,15 +196,26 @@ def test_the_report_says_what_was_reached_and_what_is_missing(results: Results) 
     assert "picows on uvloop was not measured: it is not there." in text
 
 
+def test_latencies_are_compared_the_other_way_round() -> None:
+    cells = [
+        {"round": 0, "row": row, "workload": "across-rate", "cell": {"rate": us, "p99_us": us}}
+        for row, us in (("channels-redis", 900), ("channels-pubsub", 600), ("headrace-redis", 100))
+    ]
+    results = Results({"cells": cells})
+    assert results.best("channels_redis", "across-rate") == "channels-pubsub"
+    assert results.ratio("headrace-redis", "across-rate", "channels_redis") == Spread(6, 6, 6)
+
+
 def test_the_catalogue_is_consistent() -> None:
     rows = {row.key: row for row in ROWS}
     works = {work.key for work in WORKLOADS}
-    assert set(UVICORN) <= set(rows)
+    for stands_for in REFERENCES.values():
+        assert set(stands_for) <= set(rows)
     for row in ROWS:
         assert set(row.paths) <= works
     for target in TARGETS:
         assert target.workload in rows[target.row].paths
-        reference = UVICORN[0] if target.beside == "uvicorn" else target.beside
+        reference = REFERENCES.get(target.beside or "", (target.beside,))[0]
         assert (
             reference is None
             or (target.beside_workload or target.workload) in rows[reference].paths
