@@ -88,7 +88,9 @@ class PlainLayer:
                     await self.send(channel, message)
 
     async def flush(self):
-        self.queues.clear()
+        for queue in self.queues.values():
+            while not queue.empty():
+                queue.get_nowait()
         self.groups.clear()
 
     async def close(self):

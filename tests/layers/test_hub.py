@@ -259,6 +259,15 @@ async def test_a_member_that_fails_does_not_silence_the_others(hub, caplog):
     assert len(caplog.records) == 9
 
 
+async def test_what_cannot_be_copied_is_an_error_of_its_sender(hub, caplog):
+    sinks = [join(hub, "room", f"a!{number}") for number in range(2)]
+    for send in (hub.publish, hub.deliver):
+        with pytest.raises(TypeError, match="generator"):
+            send("room" if send == hub.publish else "a!1", {"type": "x", "n": (n for n in "abc")})
+    assert [sink.events for sink in sinks] == [[], []]
+    assert not caplog.records
+
+
 async def test_a_burst_is_one_walk(hub):
     class Takes(RecordingSink):
         def __init__(self):

@@ -355,8 +355,9 @@ class Hub:
         copy_of_event = copier_for(event)
         full: list[tuple[Sink | None, bool | Overflow]] = []
         for sink in sinks:
+            copy_for_sink = copy_of_event()  # what can't be copied is an error of the sender
             try:
-                if (taken := sink.put(copy_of_event())) is not True:
+                if (taken := sink.put(copy_for_sink)) is not True:
                     full.append((sink, taken))
             except Exception:
                 # A member that breaks its promise must not silence those behind it.
