@@ -8,6 +8,7 @@ Rules of this file:
 """
 
 import contextlib
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -90,6 +91,14 @@ def _local(directory: Path) -> Iterator[World]:
     del directory  # the path of a Unix socket is short
     with tempfile.TemporaryDirectory(prefix="chaos-") as place:
         yield World({"BACKEND": LOCAL, "CONFIG": {"directory": f"{place}/run"}})
+
+
+@contextlib.contextmanager
+def _narrow(directory: Path) -> Iterator[World]:
+    """Let hardly anything wait for a process that reads slowly."""
+    with _local(directory) as world:
+        world.layer["CONFIG"]["buffer_bytes"] = 100_000
+        yield world
 
 
 def _redis_layer(hosts: list[Any]) -> Mapping[str, Any]:
@@ -175,6 +184,26 @@ def a_site_is_killed(stage: Stage, world: World) -> None:
         site.wait()
         stage.sleep(stage.chance.uniform(0, 0.5))
         site = stage.serve()
+
+
+# Faults of the local layer
+
+
+def a_sender_is_killed_that_has_something_left(stage: Stage, world: World) -> None:
+    """Its messages for a receiver that is stopped wait in its own memory, and go with it."""
+    del world
+    for _ in stage.acts():
+        victim = stage.chance.choice(stage.living("views"))
+        with stage.paused(stage.living("two")[0]):
+            stage.sleep(stage.chance.uniform(1, 3))
+            stage.kill(victim)
+        stage.replace(victim)
+
+
+def the_directory_is_removed(stage: Stage, world: World) -> None:
+    for _ in stage.acts():
+        shutil.rmtree(world.layer["CONFIG"]["directory"], ignore_errors=True)
+        stage.sleep(8)
 
 
 # Faults of Redis
@@ -297,6 +326,29 @@ SCENARIOS = (
         world=_local,
         play=a_receiver_is_stopped,
         may=OUTAGE,
+    ),
+    Scenario(
+        key="local-full",
+        title="local: the same, and hardly anything may wait for it",
+        world=_narrow,
+        play=a_receiver_is_stopped,
+        may=OUTAGE,
+    ),
+    Scenario(
+        key="local-left",
+        title="local: a sender is killed that others have not read all of",
+        world=_local,
+        play=a_sender_is_killed_that_has_something_left,
+        may=frozenset({"gone", "told"}),
+        parts={"one": SERVER, "two": SERVER, "views": Part(senders=3, rate=300)},
+    ),
+    Scenario(
+        key="local-removed",
+        title="local: the directory where processes meet is removed",
+        world=_local,
+        play=the_directory_is_removed,
+        may=OUTAGE,
+        parts={"one": Part(members=3, senders=1), "two": Part(members=3, senders=1)},
     ),
     Scenario(
         key="local-slow",
