@@ -1,4 +1,5 @@
 import pytest
+
 from headrace.layers.local import LocalChannelLayer
 from headrace.testing.layers import ChannelLayerConformance
 

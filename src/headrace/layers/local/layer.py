@@ -47,8 +47,6 @@ logger = logging.getLogger("headrace.layers")
 #: A frame of this layer alone: something waits for a named channel.
 _NUDGE = 32
 
-#: How often it is looked whether the directory is still there.
-_LOOK_INTERVAL_S = 5.0
 #: How long the queue may be busy, and the pauses between the attempts.
 _BUSY_S, _BUSY_PAUSE_S = 5.0, 0.001
 #: How long a process that ends waits for others to read what it has sent.
@@ -72,6 +70,9 @@ class LocalChannelLayer(SpanningChannelLayer):
         max_message_bytes: The largest event, as it travels, that may be sent.
         buffer_bytes: What may wait in this process for one that reads slowly.
     """
+
+    #: How often it is looked whether the directory is still there.
+    LOOK_INTERVAL_S = 5.0
 
     def __init__(
         self,
@@ -157,7 +158,7 @@ class LocalChannelLayer(SpanningChannelLayer):
         if self._table is not None and now < self._next_look:
             return self._table
         with self._lock:
-            self._next_look = now + _LOOK_INTERVAL_S
+            self._next_look = now + self.LOOK_INTERVAL_S
             if self._table is not None and not self._intact():
                 self._reopen()
             if self._table is None:
@@ -235,7 +236,7 @@ class LocalChannelLayer(SpanningChannelLayer):
                 self._take_slot(table)
             if self._door.seat is None or self._here.home is here:
                 self._door.sit(here)
-                here.call_later(_LOOK_INTERVAL_S, self._look_after, self._door)
+                here.call_later(self.LOOK_INTERVAL_S, self._look_after, self._door)
 
     def _take_slot(self, table: Interest) -> None:
         self._slot = table.take_slot(self.process)
@@ -247,7 +248,7 @@ class LocalChannelLayer(SpanningChannelLayer):
         """Look whether all is there still, for a process that only listens."""
         here = asyncio.get_running_loop()
         if door is self._door and door.seat is here:
-            here.call_later(_LOOK_INTERVAL_S, self._look_after, door)
+            here.call_later(self.LOOK_INTERVAL_S, self._look_after, door)
             with self._lock:
                 self._next_look = 0.0
                 try:
