@@ -1,7 +1,7 @@
 # Headrace: `make demo` and `make test` do all their own set-up. `make help` lists the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all coverage lint check bench autobahn clean
+.PHONY: help demo test test-all coverage lint check bench chaos autobahn clean
 
 BIN := .venv/bin
 PORT ?= 8000
@@ -40,6 +40,11 @@ check: lint test coverage ## everything that has to be green
 bench: ## measure Headrace beside its peers (minutes); BENCH="--quick" and the like
 	@tools/setup
 	$(BIN)/python -m benchmarks $(BENCH)
+
+chaos: ## break the channel layers in every way, and account for each message (minutes); CHAOS="--seed 2" and the like
+	@tools/test-packages
+	@tools/setup test
+	$(BIN)/python -m chaos $(CHAOS)
 
 autobahn: ## the Autobahn fuzzing client against the WebSocket engine (needs a Python 2.7)
 	@tools/setup test
