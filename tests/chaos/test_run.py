@@ -42,8 +42,10 @@ def test_nothing_is_lost_in_silence(chaos, fault, capsys):
 
 def test_a_promise_that_is_broken_is_a_failure(chaos, monkeypatch, capsys):
     def play(stage, world):
-        stage.kill(stage.living("two")[0])
-        stage.sleep(0.2)
+        victim = stage.living("two")[0]
+        with stage.paused(victim):
+            stage.sleep(0.3)
+            stage.kill(victim)
 
     scenario = dataclasses.replace(CALM, play=play)
     monkeypatch.setattr(program, "SCENARIOS", (scenario,))
