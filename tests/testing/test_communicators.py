@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
 
 from headrace import testing
@@ -289,6 +290,8 @@ async def test_what_a_test_gets_wrong_is_told():
         await communicator.send_to(bytes_data="a")
     with pytest.raises(TypeError, match="a path is a str"):
         WebsocketCommunicator(Room.as_asgi(), b"/")
+    with pytest.raises(ImproperlyConfigured, match=r"leads to a class: write Room\.as_asgi\(\)"):
+        WebsocketCommunicator(Room, "/")
     await communicator.send_to(bytes_data=b"{}")
     with pytest.raises(AssertionError, match="JSON comes in text"):
         await communicator.receive_json_from()

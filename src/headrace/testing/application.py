@@ -20,6 +20,8 @@ from typing import Any, Self
 from asgiref.compatibility import guarantee_single_callable
 from asgiref.sync import AsyncToSync
 
+from ..middleware import refuse_consumer_class
+
 __all__ = ["ApplicationCommunicator"]
 
 #: The code with which a consumer that fails closes, and how long it may take after that
@@ -48,6 +50,7 @@ class ApplicationCommunicator:
     _task: asyncio.Task[None] | None = None
 
     def __init__(self, application: Application, scope: Scope) -> None:
+        refuse_consumer_class(application, type(self).__name__)
         self.application: Application = guarantee_single_callable(application)  # type: ignore[no-untyped-call]
         self.scope = scope
         self._inputs: asyncio.Queue[Message] = asyncio.Queue()
