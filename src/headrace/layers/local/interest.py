@@ -27,8 +27,9 @@ __all__ = ["QUEUE", "SLOTS", "Interest", "Slot", "bucket_of"]
 SLOTS = 256
 _BUCKETS = 1 << 17
 
-# magic (16 bytes) | 256 states | 256 ids of 16 bytes | 256 rows, allocated when they are used
+# magic (16 bytes) | abandoned | 256 states | 256 ids of 16 bytes | 256 rows, allocated when they are used
 _MAGIC = b"headrace table 1"
+_ABANDONED = 16
 _STATES = 256
 _IDS = 4096
 _ROWS = 8192
@@ -89,6 +90,15 @@ class Interest:
             slots.append(slot)
             slot = column.find(1, slot + 1)
         return slots
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether somebody has found that the file is not in its place any more."""
+        return self._map[_ABANDONED] != 0
+
+    def abandon(self) -> None:
+        """Tell all who have the table that there is another in its place."""
+        self._map[_ABANDONED] = 1
 
     def process_in(self, slot: int) -> str | None:
         """Return the process that has the slot."""

@@ -127,6 +127,10 @@ class LocalChannelLayer(SpanningChannelLayer):
         # Those who wait for a message of a named channel, by its name.
         self._readers: dict[str, set[concurrent.futures.Future[None]]] = {}
         self._next_look = 0.0
+        # Stands for the timer of the loop on which frames are read.
+        self._look: object = None
+        # Whether it has sent anything since it last looked.
+        self._has_sent = False
         super()._begin()
 
     @property
@@ -154,13 +158,16 @@ class LocalChannelLayer(SpanningChannelLayer):
 
     def _open(self) -> Interest:
         """Return the table; it is looked now and then whether it is still the one."""
-        now = time.monotonic()
-        if self._table is not None and now < self._next_look:
-            return self._table
+        table = self._table
+        if table is not None and time.monotonic() < self._next_look and not table.abandoned:
+            return table
         with self._lock:
-            self._next_look = now + self.LOOK_INTERVAL_S
-            if self._table is not None and not self._intact():
-                self._reopen()
+            self._next_look = time.monotonic() + self.LOOK_INTERVAL_S
+            if self._table is not None:
+                if self._intact():
+                    self._has_sent = False
+                else:
+                    self._reopen(self._table)
             if self._table is None:
                 given = self._given_directory
                 self._directory = Directory(self.directory, with_parent=given is None)
@@ -179,27 +186,37 @@ class LocalChannelLayer(SpanningChannelLayer):
     def _intact(self) -> bool:
         assert self._directory is not None
         assert self._table is not None
+        if self._table.abandoned:
+            return False
         files = [("table", self._table.inode)]
         if self._door is not None:
             files.append((self._door.name, self._door.inode))
         return self._directory.intact(*files)
 
-    def _reopen(self) -> None:
+    def _reopen(self, old: Interest) -> None:
         """Begin again where the directory, or what we need in it, was removed.
 
-        What has connected to us stays connected: nothing that is under way is lost.
+        What has connected to us stays connected: nothing that is under way is lost. But since
+        then this process has not been seen by those who began after that, nor seen them.
         """
         reason = f"directory {self.directory} was removed, or files in it"
         logger.warning("%s: it is made anew", reason)
+        has_sent, self._has_sent = self._has_sent, False
         self._close_files()
+        table = self._open()
+        if table.inode != old.inode:
+            # Whoever has it still sees it at once, and need not wait until it looks.
+            old.abandon()
         if self._door is not None:
-            table = self._open()
-            assert self._directory is not None
-            self._door.open(self._directory)
-            self._take_slot(table)
+            self._appear(table, self._door)
             if (seat := self._door.seat) is not None:
                 with contextlib.suppress(RuntimeError):
                     seat.call_soon_threadsafe(self.tell_gap, reason)
+        if has_sent:
+            gap = self.gap_frame(reason)
+            for process in table.processes():
+                if process != self.process:
+                    self._send_to(process, gap)
         for channel in list(self._readers):
             self._wake(channel)
 
@@ -217,14 +234,13 @@ class LocalChannelLayer(SpanningChannelLayer):
         """See to it that this process is reached: on a loop that is running, best on the hub's."""
         here = asyncio.get_running_loop()
         door = self._door
-        if door is not None and time.monotonic() < self._next_look:
+        if door is not None and self._slot is not None and time.monotonic() < self._next_look:
             seat = door.seat
             if seat is here or (seat is not None and self._here.home is not here):
                 return
         with self._lock:
             table = self._open()
             if self._door is None:
-                assert self._directory is not None
                 self._door = Door(
                     self.process,
                     longest_bytes=self.max_message_bytes + _HEAD_BYTES,
@@ -232,29 +248,34 @@ class LocalChannelLayer(SpanningChannelLayer):
                     gap=self.tell_gap,
                     refuse=self.note_undecodable,
                 )
-                self._door.open(self._directory)
-                self._take_slot(table)
-            if self._door.seat is None or self._here.home is here:
+            if self._slot is None:
+                self._appear(table, self._door)
+            seat = self._door.seat
+            if seat is None or (seat is not here and self._here.home is here):
                 self._door.sit(here)
-                here.call_later(self.LOOK_INTERVAL_S, self._look_after, self._door)
+                self._look = object()
+                here.call_later(self.LOOK_INTERVAL_S, self._look_after, self._look)
 
-    def _take_slot(self, table: Interest) -> None:
+    def _appear(self, table: Interest, door: Door) -> None:
+        """Listen, take a slot, say what is wanted: from now on others see this process."""
+        assert self._directory is not None
+        door.open(self._directory)
         self._slot = table.take_slot(self.process)
         for bucket in self._wanted:
             self._slot.set(bucket, wanted=True)
         self._slot.show()
 
-    def _look_after(self, door: Door) -> None:
+    def _look_after(self, look: object) -> None:
         """Look whether all is there still, for a process that only listens."""
-        here = asyncio.get_running_loop()
-        if door is self._door and door.seat is here:
-            here.call_later(self.LOOK_INTERVAL_S, self._look_after, door)
-            with self._lock:
-                self._next_look = 0.0
-                try:
-                    self._open()
-                except OSError:
-                    logger.exception("directory %s can't be used: trying again", self.directory)
+        if self._door is None or look is not self._look:
+            return
+        loop = asyncio.get_running_loop()
+        loop.call_later(self.LOOK_INTERVAL_S, self._look_after, look)
+        self._next_look = 0.0
+        try:
+            self._listen()
+        except (OSError, InvalidChannelLayerError):
+            logger.exception("directory %s can't be used: it will be tried again", self.directory)
 
     def _shut(self) -> None:
         """Close everything, at once, from any thread. What is used again opens again."""
@@ -357,6 +378,7 @@ class LocalChannelLayer(SpanningChannelLayer):
         that read slowly.
         """
         table = self._open()
+        self._has_sent = True
         slots = table.slots_of(bucket_of(group))
         if not slots:
             return 0, False, []
