@@ -38,6 +38,7 @@ class World:
     #: A server, or what several of them are to their tests.
     servers: Any = None
     proxy: Proxy | None = None
+    replicas: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +138,39 @@ def _cluster(directory: Path) -> Iterator[World]:
     from tests.layers.redis.servers import Cluster
 
     del directory
-    with Cluster(appendonly="yes") as servers:
+    with Cluster(appendonly="yes", repl_diskless_sync_delay=0) as servers:
         yield World(_redis_layer(servers.hosts), servers=servers)
+
+
+@contextlib.contextmanager
+def _replicated_cluster(directory: Path) -> Iterator[World]:
+    """A cluster each of whose primaries has a replica that takes over."""
+    from tests.layers.redis.servers import RedisServer, free_port, until
+
+    with _cluster(directory) as world, contextlib.ExitStack() as stack:
+        cluster = world.servers
+        for primary in cluster.nodes:
+            port = free_port()
+            replica = stack.enter_context(
+                RedisServer(
+                    cluster_enabled="yes",
+                    cluster_port=port,
+                    cluster_node_timeout=1000,
+                    repl_diskless_sync_delay=0,
+                )
+            )
+            replica.ask("CLUSTER", "MEET", *primary.address, primary.options["cluster_port"])
+            name = primary.ask("CLUSTER", "MYID")
+            until(
+                lambda replica=replica, name=name: name in replica.ask("CLUSTER", "NODES"), "a node"
+            )
+            replica.ask("CLUSTER", "REPLICATE", name)
+            until(
+                lambda replica=replica: replica.info("replication")["master_link_status"] == "up",
+                "a replica",
+            )
+            world.replicas.append(replica)
+        yield world
 
 
 # Faults of any layer
@@ -292,6 +324,31 @@ def a_node_is_lost(stage: Stage, world: World) -> None:
         node.start()
         while not world.servers.is_well():
             stage.sleep(0.1)
+
+
+def a_replica_takes_over(stage: Stage, world: World) -> None:
+    nodes = [*world.servers.nodes, *world.replicas]
+    for _ in stage.acts():
+        _until_each_is_followed(stage, nodes)
+        node = stage.chance.choice([node for node in nodes if _followers(node)])
+        node.kill()
+        stage.sleep(stage.chance.choice((2.0, 4.0)))
+        node.start()
+    _until_each_is_followed(stage, nodes)
+
+
+def _followers(node: Any) -> int:
+    replication = node.info("replication")
+    leads = replication["role"] == "master"
+    return int(replication["connected_slaves"]) if leads else 0
+
+
+def _until_each_is_followed(stage: Stage, nodes: list[Any]) -> None:
+    for _ in range(200):
+        well = all("cluster_state:ok" in node.ask("CLUSTER", "INFO") for node in nodes)
+        if well and sum(map(_followers, nodes)) == len(nodes) // 2:
+            return
+        stage.sleep(0.1)
 
 
 NOTHING: frozenset[str] = frozenset()
@@ -477,6 +534,18 @@ SCENARIOS = (
         title="redis: a node of a cluster is lost and comes again",
         world=_cluster,
         play=a_node_is_lost,
+        may=OUTAGE,
+        parts={
+            "one": Part(members=3, senders=1, groups=("lobby", "stairs", "attic", "cellar")),
+            "two": Part(members=3, senders=1, groups=("lobby", "stairs", "attic", "cellar")),
+            "views": VIEWS,
+        },
+    ),
+    Scenario(
+        key="redis-takeover",
+        title="redis: a node of a cluster is lost, its replica takes over",
+        world=_replicated_cluster,
+        play=a_replica_takes_over,
         may=OUTAGE,
         parts={
             "one": Part(members=3, senders=1, groups=("lobby", "stairs", "attic", "cellar")),

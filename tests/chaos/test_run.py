@@ -1,11 +1,13 @@
 """The program itself, briefly: that it catches what is wrong, and that layers bear the faults."""
 
 import dataclasses
+import inspect
 import sys
+import textwrap
 
 import pytest
-from chaos.scenarios import SCENARIOS
-from chaos.stage import Part, Stage, StageError
+from chaos.scenarios import SCENARIOS, the_server_is_killed
+from chaos.stage import ROOT, Part, Stage, StageError
 
 from chaos import __main__ as program
 
@@ -89,3 +91,12 @@ def test_a_site_that_cannot_begin(tmp_path):
     stage = Stage(layer=layer, seed="1", directory=tmp_path, seconds=0, environment=broken)
     with stage, pytest.raises(StageError, match="the site did not begin"):
         stage.serve()
+
+
+def test_the_page_names_each_fault_and_shows_one():
+    page = (ROOT / "docs/chaos.md").read_text()
+    for scenario in SCENARIOS:
+        assert f"`{scenario.key}`" in page
+    shown = inspect.getsource(the_server_is_killed)
+    shown = shown.replace("stage: Stage, world: World) -> None:", "stage, world):")
+    assert textwrap.indent(shown, "    ") in page
