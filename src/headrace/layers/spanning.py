@@ -12,7 +12,7 @@ Rules of this file:
 - ``group_add`` returns when a ``group_send`` that begins afterwards, in any process, reaches the
   channel. A membership is kept by the owner of the channel and ends with the channel or the
   process; that of a named channel is kept where its queue is, and ends after ``group_expiry``.
-- A frame is ``encode_event([kind, ...])``. It is made before anything is delivered, so that what
+- A frame is an encoded ``[kind, ...]``. It is made before anything is delivered, so that what
   can't travel is an error at the sender whoever listens. What comes from outside is checked,
   counted and dropped when it is no frame, and never raises at the reader.
 - What may have been missed is told (``tell_gap``): an event ``layer.gap`` to the consumers that
@@ -147,6 +147,10 @@ class SpanningChannelLayer(BaseChannelLayer):
 
     extensions = ("groups", "flush")
     pushes = True
+
+    #: How what travels is written and read; these raise TypeError and ValueError.
+    _encode = staticmethod(encode_event)
+    _decode = staticmethod(decode_event)
 
     #: How long the owner of a channel may take to answer that it has joined or left a group.
     ANSWER_DEADLINE_S = 5.0
@@ -356,7 +360,7 @@ class SpanningChannelLayer(BaseChannelLayer):
 
     def prepared(self, message: Event) -> Event:
         """Return the message as it will arrive. See ``BaseChannelLayer``."""
-        event: Event = decode_event(self._frame(message))
+        event: Event = self._decode(self._frame(message))
         return event
 
     async def flush(self) -> None:
@@ -366,7 +370,7 @@ class SpanningChannelLayer(BaseChannelLayer):
         """
         await self._here.flush()
         await self._clear()
-        await self._broadcast(encode_event([_FLUSH]))
+        await self._broadcast(self._encode([_FLUSH]))
 
     async def close(self) -> None:
         """Let go of what the layer holds. A subclass that overrides it calls it first."""
@@ -484,7 +488,7 @@ class SpanningChannelLayer(BaseChannelLayer):
         counted and logged.
         """
         try:
-            kind, *fields = decode_event(frame)
+            kind, *fields = self._decode(frame)
             take = self.TAKERS[kind]
             take(self, *fields)
         except (ValueError, TypeError, KeyError) as error:
@@ -494,7 +498,7 @@ class SpanningChannelLayer(BaseChannelLayer):
 
     def message_in(self, frame: bytes) -> bytes:
         """Return what a queue keeps of a frame that was made for a group."""
-        return encode_event(decode_event(frame)[2])
+        return self._encode(self._decode(frame)[2])
 
     def note_undecodable(self, reason: str) -> None:
         """Count what has come and is no frame, and log it, but not each one."""
@@ -527,11 +531,11 @@ class SpanningChannelLayer(BaseChannelLayer):
 
     def gap_frame(self, reason: str, groups: Iterable[str] | None = None) -> bytes:
         """Return the frame that makes another process ``tell_gap``."""
-        return encode_event([_GAP, reason, None if groups is None else sorted(groups)])
+        return self._encode([_GAP, reason, None if groups is None else sorted(groups)])
 
     def group_of(self, frame: bytes) -> str | None:
         """Return the group for which the frame was made, or None if it is for one process."""
-        kind, *fields = decode_event(frame)
+        kind, *fields = self._decode(frame)
         return fields[0] if kind == _GROUP else None
 
     def _count(self, name: str, number: int = 1) -> None:
@@ -555,7 +559,7 @@ class SpanningChannelLayer(BaseChannelLayer):
             raise TypeError(f"a message is a dict, not {type(message).__name__}")
         if is_client_event(message):
             check_client_event(message)
-        frame = encode_event([*head, message] if head else message)
+        frame = self._encode([*head, message] if head else message)
         if len(frame) > self.max_message_bytes:
             raise MessageTooLarge(
                 f"a message of {len(frame)} bytes, where max_message_bytes="
@@ -567,7 +571,7 @@ class SpanningChannelLayer(BaseChannelLayer):
     def _event_in(self, data: bytes) -> Event | None:
         """Return the event that a queue has kept, or None for what is none."""
         try:
-            event = decode_event(data)
+            event = self._decode(data)
             _require_event(event)
         except (ValueError, TypeError) as error:
             self.note_undecodable(str(error))
@@ -606,7 +610,7 @@ class SpanningChannelLayer(BaseChannelLayer):
         number = next(self._requests)
         answer = self._answers[number] = concurrent.futures.Future()
         try:
-            frame = encode_event([kind, group, channel, number, self.process])
+            frame = self._encode([kind, group, channel, number, self.process])
             if await self._post(owner, frame) is False:
                 self._note_unreachable(owner, channel)
                 return
@@ -657,7 +661,7 @@ class SpanningChannelLayer(BaseChannelLayer):
         except Exception as error:
             refusal = f"{type(error).__name__}: {error}"
         try:
-            await self._post(asker, encode_event([_ANSWER, number, refusal]))
+            await self._post(asker, self._encode([_ANSWER, number, refusal]))
         except Exception:
             logger.exception("process %s can't be answered", asker)
 
