@@ -157,6 +157,7 @@ class Sender:
         self.targets: list[str] = []
         self.counts: Counter[str] = Counter()
         self.finishing: list[str] | None = None
+        self.closing = False  # this message is one of the last round
         self.deadline = 0.0
 
     def direct(self, targets: list[str]) -> None:
@@ -172,7 +173,7 @@ class Sender:
         if self.finishing is not None:
             if not self.finishing or time.monotonic() > self.deadline:
                 return None
-            target = self.finishing[0]
+            target, self.closing = self.finishing[0], True
         else:
             target = self.chance.choice(self.targets)
         self.counts[target] += 1
@@ -191,7 +192,7 @@ class Sender:
         """Write down how it went; return the pause before the next."""
         if error is None:
             journal.accepted(self.name, target, number)
-            if self.finishing:
+            if self.closing and self.finishing:
                 self.finishing.pop(0)
                 return 0.0
             # Bursts and pauses, with the rate that was asked for in the long run.
