@@ -56,7 +56,7 @@ def test_the_setting_is_missing(settings):
     assert found() == found(include_deployment_checks=True) == ["headrace.W001"]
 
 
-@pytest.mark.parametrize("value", ["application", anything, 3])
+@pytest.mark.parametrize("value", ["application", "mysite.asgi:application", anything, 3])
 def test_the_setting_is_no_dotted_path(settings, value):
     settings.ASGI_APPLICATION = value
     assert found() == found(include_deployment_checks=True) == ["headrace.E001"]
@@ -219,6 +219,23 @@ def test_a_layer_of_ours_that_is_not_there_is_found_at_once(settings, quiet):
     assert message.id == "headrace.E004"
     assert "InMemoryChanelLayer" in message.msg
     assert found(include_deployment_checks=True) == ["headrace.E004"], "and told once"
+
+
+@pytest.mark.parametrize("key", ["CONFIG", "TEST_CONFIG"])
+def test_a_layer_of_ours_with_an_option_that_it_has_not(settings, quiet, key):
+    layer = {"BACKEND": "headrace.layers.InMemoryChannelLayer", key: {"capcity": 3}}
+    settings.CHANNEL_LAYERS = {"default": layer}
+    (message,) = run_checks(tags=["headrace"])
+    assert message.id == "headrace.E003"
+    assert f"has a {key} that does not fit" in message.msg
+    assert "'capcity'" in message.msg
+    assert "capacity" in message.hint
+    assert found(include_deployment_checks=True) == ["headrace.E003"], "and told once"
+
+
+def test_a_layer_that_does_not_say_what_it_takes(settings, quiet):
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "builtins.dict", "CONFIG": {"any": 3}}}
+    assert found(include_deployment_checks=True) == []
 
 
 # Processes

@@ -26,6 +26,7 @@ Rules of this file:
 - Every hint says what to write.
 """
 
+import inspect
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,7 +86,7 @@ def check_setting(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Che
                 id="headrace.W001",
             )
         ]
-    if not isinstance(name, str) or "." not in name:
+    if not _is_dotted(name):
         return [
             Error(
                 f"ASGI_APPLICATION is {name!r}, which is no dotted path.",
@@ -196,15 +197,20 @@ def check_processes(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[C
     return found
 
 
+def _is_dotted(path: object) -> bool:
+    """Tell whether it is a path such as ``import_string`` takes: names with dots between them."""
+    return isinstance(path, str) and "." in path and all(map(str.isidentifier, path.split(".")))
+
+
 def _is_own(backend: str) -> bool:
     """Tell whether it is for ``check_layers``, which every command runs, to import it."""
     return backend.startswith("headrace.")
 
 
 def _backend(alias: str, layer: Mapping[str, Any]) -> Any:
-    """Import the class of a channel layer, or return the Error that says why not."""
+    """Import the class of a channel layer, or return the Error that says what is wrong with it."""
     try:
-        return import_string(layer["BACKEND"])
+        backend = import_string(layer["BACKEND"])
     except Exception as error:  # whatever another's module raises
         return Error(
             f"CHANNEL_LAYERS[{alias!r}]: {layer['BACKEND']} can't be imported: "
@@ -212,6 +218,20 @@ def _backend(alias: str, layer: Mapping[str, Any]) -> Any:
             hint="Install what has it, or name another class as BACKEND.",
             id="headrace.E004",
         )
+    for key in ("CONFIG", "TEST_CONFIG"):
+        try:
+            # Only bound: a layer that is built may connect to somewhere.
+            inspect.signature(backend).bind(**layer.get(key, {}))
+        except TypeError as error:
+            return Error(
+                f"CHANNEL_LAYERS[{alias!r}] has a {key} that does not fit {layer['BACKEND']}: "
+                f"{error}.",
+                hint=f"It takes {', '.join(inspect.signature(backend).parameters) or 'no keys'}.",
+                id="headrace.E003",
+            )
+        except ValueError:  # a class that doesn't say what it takes
+            break
+    return backend
 
 
 def check_databases(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
@@ -307,7 +327,7 @@ def _layer_problems(layers: Any) -> Iterator[str]:
             yield f"{where} is {layer!r:.100}, which is no dictionary."
             continue
         backend = layer.get("BACKEND")
-        if not isinstance(backend, str) or "." not in backend:
+        if not _is_dotted(backend):
             yield f"{where} has {backend!r:.100} as its BACKEND, which is no dotted path."
         for key in ("CONFIG", "TEST_CONFIG"):
             if not isinstance(layer.get(key, {}), Mapping):
