@@ -1,6 +1,7 @@
 """A layer whose processes are objects of one process: what spans them, without any transport."""
 
 import asyncio
+import time
 from collections import Counter, deque
 
 from headrace.exceptions import ChannelFull
@@ -57,7 +58,10 @@ class NetworkedLayer(SpanningChannelLayer):
         return self._publish_sync(group, frame)
 
     def _publish_sync(self, group, frame):
-        for channel in self.network.named.get(group, ()):
+        now = time.monotonic()
+        for channel, until in self.network.named.get(group, {}).items():
+            if until <= now:
+                continue
             try:
                 self._enqueue_sync(channel, self.message_in(frame))
             except ChannelFull:
@@ -117,7 +121,8 @@ class NetworkedLayer(SpanningChannelLayer):
                 raise
 
     async def _join_named(self, group, channel):
-        self.network.named.setdefault(group, {})[channel] = None
+        until = time.monotonic() + self.group_expiry
+        self.network.named.setdefault(group, {})[channel] = until
 
     async def _leave_named(self, group, channel):
         self.network.named.get(group, {}).pop(channel, None)

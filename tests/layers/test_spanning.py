@@ -14,13 +14,17 @@ from .network import Network, NetworkedLayer
 
 
 class TestConformance(ChannelLayerConformance):
+    one_process = True
+    shared = False
+    several_loops = False
+    sync_sends = False
     many_members = 1000
 
     async def make_layer(self, **options):
         return NetworkedLayer(Network(), **options)
 
 
-class TestConformanceOfTwo(ChannelLayerConformance):
+class TestConformanceOfTwo(TestConformance):
     shared = True
     many_members = 10
 

@@ -14,7 +14,5 @@ class TestConformance(ChannelLayerConformance):
     async def make_layer(self, **options):
         return LocalChannelLayer(directory=self.directory, **options)
 
-
-class TestConformanceOfTwo(TestConformance):
-    shared = True
-    many_members = 10
+    def in_another_process(self, **options):
+        return LocalChannelLayer, {"directory": self.directory, **options}
