@@ -1,4 +1,5 @@
 import io
+import signal
 from collections import defaultdict
 
 import pytest
@@ -98,10 +99,21 @@ def test_an_application_that_can_not_be_looked_into(run, settings, application):
     assert run("anything")[0]["channels"] == ["anything"]
 
 
-def test_an_interrupt_before_the_worker_works_is_no_error(run, monkeypatch):
-    def interrupted(self):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_worker_hears_it_itself_stops_it(run, monkeypatch, number):
+    class Signalled(Recorded):
+        stopped = 0
 
-    monkeypatch.setattr(Recorded, "run", interrupted)
+        def stop(self):
+            Signalled.stopped += 1
+
+        def run(self):
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr("tests.management.test_runworker.Recorded", Signalled)
     Recorded.last = None
-    assert run("jobs")[0] is None
+    run("jobs")
+    assert Signalled.stopped == 2
+    assert signal.getsignal(number) is before

@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import contextvars
 import http.client
+import signal
 import socket
+import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,7 +18,7 @@ from websockets.sync.client import connect
 
 from headrace.exceptions import ConfigurationError
 from headrace.server.config import Config
-from headrace.server.running import ThreadedServer
+from headrace.server.running import ThreadedServer, ending_at_once
 from headrace.server.server import Server
 
 from . import apps
@@ -32,6 +35,36 @@ def get(server, target="/"):
     with contextlib.closing(connection):
         connection.request("GET", target)
         return connection.getresponse().read()
+
+
+def test_until_a_loop_takes_the_signals_an_interrupt_ends_the_process_in_silence():
+    program = """if True:
+        import os, signal
+        from headrace.server.running import ending_at_once
+
+        class Importing:
+            def __del__(self):  # where a KeyboardInterrupt gets lost
+                os.kill(os.getpid(), signal.SIGINT)
+
+        with ending_at_once():
+            Importing()
+            print("it goes on")
+    """
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=TIMEOUT_S)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, b"", b"")
+
+
+def test_the_handler_of_before_is_there_again():
+    before = signal.getsignal(signal.SIGINT)
+    with ending_at_once():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_in_another_thread_signals_are_left_alone():
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(ending_at_once().__enter__).result()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_it_serves_until_it_is_stopped():

@@ -24,7 +24,7 @@ from .interface import Interface, as_asgi, interface_of
 from .lifespan import LifespanFailed
 from .outbox import SlowClientPolicy
 from .proxy import ProxyHeaders
-from .running import new_event_loop
+from .running import ending_at_once, new_event_loop
 from .running import run as run_server
 from .runtime import ASGIApplication
 from .server import Server
@@ -56,14 +56,15 @@ def run(options: argparse.Namespace) -> int:
     That is 0 after a stop, and 1 where the application could not start. Raises
     ConfigurationError for what can't be as the options want it.
     """
-    _configure_logging(options)
-    sys.path.insert(0, os.path.abspath(options.app_dir))
-    app = _application(options)
-    try:
-        _run(app, _config(options), debug=options.verbosity >= 3)
-    except LifespanFailed as error:
-        print(f"headrace: {error}", file=sys.stderr)
-        return 1
+    with ending_at_once():
+        _configure_logging(options)
+        sys.path.insert(0, os.path.abspath(options.app_dir))
+        app = _application(options)
+        try:
+            _run(app, _config(options), debug=options.verbosity >= 3)
+        except LifespanFailed as error:
+            print(f"headrace: {error}", file=sys.stderr)
+            return 1
     return 0
 
 

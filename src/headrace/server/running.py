@@ -9,10 +9,11 @@ Rules of this file:
 
 import asyncio
 import logging
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Self
 
@@ -20,9 +21,26 @@ from .config import Config
 from .runtime import ASGIApplication, Counters
 from .server import CANCELLED_S, Server
 
-__all__ = ["ThreadedServer", "new_event_loop", "run"]
+__all__ = ["ThreadedServer", "ending_at_once", "new_event_loop", "run"]
 
 logger = logging.getLogger("headrace.server")
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process where it stands, until a loop takes the signals.
+
+    Nothing is under way before that. A KeyboardInterrupt is not to be relied on meanwhile: one
+    that is raised while a module is being imported can get lost (in a callback of importlib's).
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:

@@ -1,12 +1,16 @@
 """``manage.py runworker``: the ASGI application, for what arrives on named channels."""
 
 import contextlib
+import signal
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ...layers import DEFAULT_CHANNEL_LAYER, InMemoryChannelLayer, channel_layers, get_channel_layer
 from ...routing import ChannelNameRouter, ProtocolTypeRouter, get_default_application
+from ...server.running import ending_at_once
 from ...worker import Worker
 
 __all__ = ["Command"]
@@ -32,6 +36,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Find the layer and the application, and run the worker."""
         del args
+        with ending_at_once():
+            self._work(options)
+
+    def _work(self, options: dict[str, Any]) -> None:
         alias, channels = options["layer"], options["channels"]
         layer = get_channel_layer(alias)
         if layer is None:
@@ -51,12 +59,26 @@ class Command(BaseCommand):
                 )
             )
         worker = self.worker_class(application=application, channels=channels, channel_layer=layer)
-        # The worker hears the signals itself. One that comes before it does has nothing to end.
-        with contextlib.suppress(KeyboardInterrupt):
+        with _stopped_by_signals(worker):
             listed = ", ".join(channels)
             self.stdout.write(f"Listening on {listed} of the channel layer {alias!r}.")
             self.stdout.write("Quit the worker with CONTROL-C.")
             worker.run()
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(worker: Worker) -> Iterator[None]:
+    """Stop the worker by the signals that come before its loop hears them itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: worker.stop()) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _require_routes(application: Any, channels: list[str]) -> None:
