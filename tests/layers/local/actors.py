@@ -35,6 +35,7 @@ class Actor:
             cwd=ROOT,
         )
         self.pid = self.process.pid
+        self.pending = b""
 
     def start(self, name, *args):
         """Begin a call, whose answer is waited for later."""
@@ -42,8 +43,11 @@ class Actor:
         self.process.stdin.flush()
 
     def answer(self):
-        line = self.process.stdout.readline()
-        assert line, "the actor is gone"
+        while b"\n" not in self.pending:
+            data = os.read(self.process.stdout.fileno(), 65536)
+            assert data, "the actor is gone"
+            self.pending += data
+        line, _, self.pending = self.pending.partition(b"\n")
         return json.loads(line)
 
     def call(self, name, *args):
@@ -52,10 +56,13 @@ class Actor:
 
     def lines(self):
         """What it has written before it was killed."""
-        return [json.loads(line) for line in self.process.stdout if line.endswith(b"\n")]
+        whole = self.pending + self.process.stdout.read()
+        return [json.loads(line) for line in whole.split(b"\n")[:-1]]
 
     def has_written(self, within_s):
-        return bool(select.select([self.process.stdout], [], [], within_s)[0])
+        return b"\n" in self.pending or bool(
+            select.select([self.process.stdout], [], [], within_s)[0]
+        )
 
     def signal(self, number):
         os.kill(self.pid, number)

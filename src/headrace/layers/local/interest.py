@@ -27,7 +27,8 @@ __all__ = ["QUEUE", "SLOTS", "Interest", "Slot", "bucket_of"]
 SLOTS = 256
 _BUCKETS = 1 << 17
 
-# magic (16 bytes) | abandoned | 256 states | 256 ids of 16 bytes | 256 rows, allocated when they are used
+# magic (16 bytes) | abandoned | 256 states | 256 ids of 16 bytes | 256 rows, of which those in use
+# are written
 _MAGIC = b"headrace table 1"
 _ABANDONED = 16
 _STATES = 256
