@@ -23,6 +23,7 @@ from .memory import InMemoryChannelLayer
 
 if TYPE_CHECKING:
     from .local import LocalChannelLayer
+    from .redis import RedisChannelLayer as RedisChannelLayer
 
 __all__ = [
     "DEFAULT_CHANNEL_LAYER",
@@ -46,8 +47,9 @@ _DEFAULT_CONFIGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     for kind, name in (("memory", "InMemoryChannelLayer"), ("local", "LocalChannelLayer"))
 }
 
-#: Imported when they are asked for: what they need, not every project has.
-_ELSEWHERE = {"LocalChannelLayer": ".local"}
+#: Imported when they are asked for: what they need, not every project has. ``import *`` does
+#: not ask for the Redis layer.
+_ELSEWHERE = {"LocalChannelLayer": ".local", "RedisChannelLayer": ".redis"}
 
 
 def __getattr__(name: str) -> Any:

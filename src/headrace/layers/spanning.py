@@ -149,8 +149,8 @@ class SpanningChannelLayer(BaseChannelLayer):
     pushes = True
 
     #: How what travels is written and read; these raise TypeError and ValueError.
-    _encode = staticmethod(encode_event)
-    _decode = staticmethod(decode_event)
+    _encode: Callable[[Any], bytes] = staticmethod(encode_event)
+    _decode: Callable[[bytes], Any] = staticmethod(decode_event)
 
     #: How long the owner of a channel may take to answer that it has joined or left a group.
     ANSWER_DEADLINE_S = 5.0
