@@ -316,7 +316,7 @@ class RedisChannelLayer(SpanningChannelLayer):
     async def _clear(self) -> None:
         names = self._plan.names
         ours = re.compile(
-            re.escape(names.prefix) + r":(members|queue|readers|taken|put):\{.*", re.DOTALL
+            re.escape(names.prefix) + r":(members|queue|taken|put):\{.*", re.DOTALL
         )
         await asyncio.to_thread(
             self._direct.clear, names.all_keys(), lambda key: ours.fullmatch(key) is not None
