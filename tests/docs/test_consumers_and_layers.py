@@ -1,18 +1,31 @@
 """The pages about consumers and channel layers: their examples do what they say."""
 
+import ast
 import asyncio
+import re
 
 import pytest
 import websockets
-from django.test import override_settings
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
+from django.test import RequestFactory, override_settings
 
 from headrace.layers import InMemoryChannelLayer
 from headrace.server.config import Config
 from headrace.server.server import Server
 from headrace.testing import HttpCommunicator, WebsocketCommunicator
-from tests.documented import documented
+from headrace.testing.layers import LayerSuite
+from tests.documented import DOCS, documented
 
 pytestmark = pytest.mark.usefixtures("layer")
+
+layers_page = documented("layers.md")
+#: What the class of a conformance suite says about its layer.
+ATTRIBUTES = {
+    name: value
+    for name, value in vars(LayerSuite).items()
+    if not name.startswith("_") and isinstance(value, int | float | dict)
+}
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +35,7 @@ def consumers():
 
 @pytest.fixture(scope="module")
 def layers():
-    return documented("layers.md")
+    return layers_page
 
 
 async def test_the_tests_of_the_page(consumers):
@@ -119,7 +132,9 @@ async def test_from_a_view_and_from_a_coroutine(layers, consumers):
     communicator = WebsocketCommunicator(consumers.RoomConsumer.as_asgi(), "/")
     await communicator.connect()
     await layers.tell_everyone("one")
-    await asyncio.to_thread(layers.tell_everyone_from_a_view, "two")
+    request = RequestFactory().post("/announce/", {"text": "two"})
+    response = await asyncio.to_thread(layers.announce, request)
+    assert response.status_code == 204
     assert [await communicator.receive_from() for _ in range(2)] == ["one", "two"]
     await communicator.disconnect()
 
@@ -132,8 +147,33 @@ async def test_the_configuration(layers):
         await layers.test_work_is_done()
 
 
-def test_the_suite_of_the_page(layers):
-    layers.TestMyLayer().test_messages_come_in_the_order_in_which_they_were_sent()
+def test_the_suites_of_the_page(layers, tmp_path):
+    spanning = layers.TestMySpanningLayer()
+    spanning.where = {"directory": tmp_path / "layer"}
+    for suite in (layers.TestMyLayer(), spanning):
+        suite.test_messages_come_in_the_order_in_which_they_were_sent()
+    spanning.test_any_process_may_add_and_discard_any_channel()
+    layers.TestMySpanningLayer.teardown_class()
+
+
+def test_the_attributes_of_the_suites():
+    """The table of the page has them all, with their defaults."""
+    text = (DOCS / "layers.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| `?([^`|]+?)`? \| .* \|$", text, re.MULTILINE))
+    told = {name: ast.literal_eval(rows[name].replace(",", "")) for name in ATTRIBUTES}
+    assert told == ATTRIBUTES
+
+
+class TestRenaming(layers_page.RenamingTests):
+    def test_from_a_coroutine(self):
+        async def rename():
+            await layers_page.rename_from_a_coroutine(user, "Ada")
+
+        user = User.objects.create(username="ada")
+        with self.captureOnCommitCallbacks() as callbacks:
+            async_to_sync(rename)()
+        assert len(callbacks) == 1
+        assert User.objects.get().first_name == "Ada"
 
 
 async def test_the_figures_of_the_threads(consumers):
