@@ -70,7 +70,7 @@ def test_idle(generator: Path, tmp_path: Path) -> None:
     assert cell.resident_bytes is not None
 
 
-@pytest.mark.parametrize("layer", ["headrace-local"])
+@pytest.mark.parametrize("layer", ["headrace-local", "headrace-redis"])
 @pytest.mark.parametrize("pace", ["--window 3", "--rate 50"])
 def test_across(tmp_path: Path, layer: str, pace: str) -> None:
     cell = run(tmp_path, tmp_path, f"across --members 5 {pace}", "", layer)

@@ -36,7 +36,7 @@ def test_a_careless_layer_is_caught(tmp_path):
     assert not account.is_clean
 
 
-@pytest.mark.parametrize("fault", ["local-kill"])
+@pytest.mark.parametrize("fault", ["local-kill", "redis-kill", "redis-cut"])
 def test_nothing_is_lost_in_silence(chaos, fault, capsys):
     assert chaos("--only", fault, "--seconds", "1", "--seed", "7") == 0, capsys.readouterr().out
     assert fault in capsys.readouterr().out
