@@ -517,3 +517,25 @@ async def test_a_consumer_says_that_it_wants_to_know_of_gaps(layer):
         bounds.append(layer.channels[consumer.channel_name].bounds)
         consumer._hr_leave(inbox)
     assert [each.hears_gaps for each in bounds] == [False, True]
+
+
+# Mistakes
+
+
+def test_an_async_def_in_a_synchronous_consumer_is_told_when_its_class_is_made(caplog):
+    class Room(JsonWebsocketConsumer):
+        async def connect(self): ...
+
+        async def websocket_receive(self, message): ...
+
+        async def dispatch(self, message): ...  # one there, too
+
+        async def chat_message(self, event): ...  # nobody knows who calls it
+
+        def disconnect(self, code): ...
+
+    assert [(record.name, record.args) for record in caplog.records] == [
+        ("headrace.consumer", ("Room", "connect")),
+        ("headrace.consumer", ("Room", "websocket_receive")),
+    ]
+    assert "write def, or use an asynchronous consumer" in caplog.text

@@ -18,6 +18,7 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum, auto
 from functools import lru_cache, update_wrapper
+from inspect import iscoroutinefunction, isfunction
 from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, markcoroutinefunction
@@ -398,6 +399,20 @@ class SyncConsumer(AsyncConsumer):
                 f"{cls.__name__} is a synchronous consumer, whose handlers run one at a time: "
                 "@concurrent needs an asynchronous one"
             )
+        for name, method in vars(cls).items():
+            inherited = getattr(super(cls, cls), name, None)
+            if (
+                iscoroutinefunction(method)
+                and isfunction(inherited)
+                and not iscoroutinefunction(inherited)
+            ):
+                # No error: an application that has one of them does start elsewhere.
+                logger.warning(
+                    "%s.%s is an async def in a synchronous consumer, where nothing awaits it: "
+                    "write def, or use an asynchronous consumer",
+                    cls.__name__,
+                    name,
+                )
 
     async def dispatch(self, message: Event) -> None:
         """Call the handler of this message in a thread; ValueError if there is none."""
