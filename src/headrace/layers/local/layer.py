@@ -14,18 +14,16 @@ Rules of this file:
 
 import asyncio
 import atexit
-import concurrent.futures
 import contextlib
 import logging
 import os
-import random
 import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, ParamSpec, TypeVar
+from typing import ClassVar
 
 from ...codecs import encode_event
 from ...exceptions import ChannelFull, InvalidChannelLayerError
@@ -34,21 +32,17 @@ from ..spanning import MAX_MESSAGE_BYTES, SpanningChannelLayer
 from .directory import Directory, default_path
 from .inlets import Door
 from .interest import QUEUE, Interest, Slot, bucket_of
-from .peers import Flusher, Outcome, Peer, new_waiter
-from .queue import Busy, Queue
+from .named import NamedChannels
+from .peers import Flusher, Outcome, Peer, wait_for, wait_for_sync
+from .queue import Queue
 
 __all__ = ["LocalChannelLayer"]
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 logger = logging.getLogger("headrace.layers")
 
 #: A frame of this layer alone: something waits for a named channel.
 _NUDGE = 32
 
-#: How long the queue may be busy, and the pauses between the attempts.
-_BUSY_S, _BUSY_PAUSE_S = 5.0, 0.001
 #: How long a process that ends waits for others to read what it has sent.
 _FAREWELL_S = 2.0
 #: What a frame is longer than its event.
@@ -124,8 +118,7 @@ class LocalChannelLayer(SpanningChannelLayer):
         self._peers: dict[str, Peer] = {}
         # What this process wants to hear of: how many names in each bucket.
         self._wanted: Counter[int] = Counter()
-        # Those who wait for a message of a named channel, by its name.
-        self._readers: dict[str, set[concurrent.futures.Future[None]]] = {}
+        self._named = NamedChannels(self._queue_files, want=self._want, nudge=self._nudge)
         self._next_look = 0.0
         # Stands for the timer of the loop on which frames are read.
         self._look: object = None
@@ -217,8 +210,7 @@ class LocalChannelLayer(SpanningChannelLayer):
             for process in table.processes():
                 if process != self.process:
                     self._send_to(process, gap)
-        for channel in list(self._readers):
-            self._wake(channel)
+        self._named.wake()
 
     def _close_files(self) -> None:
         if self._slot is not None:
@@ -409,9 +401,9 @@ class LocalChannelLayer(SpanningChannelLayer):
     async def _publish(self, group: str, frame: bytes) -> int:
         reached, named, slow = self._spread(group, frame)
         if slow:
-            await _wait_for(slow)
+            await wait_for(slow)
         if named:
-            for channel in await self._patiently(self._members, group):
+            for channel in await self._named.patiently(self._named.members, group):
                 with self._full_is_noted(channel):
                     await self._enqueue(channel, self.message_in(frame))
         return reached
@@ -419,9 +411,9 @@ class LocalChannelLayer(SpanningChannelLayer):
     def _publish_sync(self, group: str, frame: bytes) -> int:
         reached, named, slow = self._spread(group, frame)
         if slow:
-            _wait_for_sync(slow)
+            wait_for_sync(slow)
         if named:
-            for channel in self._patiently_sync(self._members, group):
+            for channel in self._named.patiently_sync(self._named.members, group):
                 with self._full_is_noted(channel):
                     self._enqueue_sync(channel, self.message_in(frame))
         return reached
@@ -445,13 +437,13 @@ class LocalChannelLayer(SpanningChannelLayer):
     async def _post(self, process: str, frame: bytes) -> bool:
         there, slow = self._post_now(process, frame)
         if slow:
-            await _wait_for(slow)
+            await wait_for(slow)
         return there
 
     def _post_sync(self, process: str, frame: bytes) -> bool:
         there, slow = self._post_now(process, frame)
         if slow:
-            _wait_for_sync(slow)
+            wait_for_sync(slow)
         return there
 
     async def _broadcast(self, frame: bytes) -> None:
@@ -460,176 +452,63 @@ class LocalChannelLayer(SpanningChannelLayer):
                 self._send_to(process, frame)
 
     async def _flushed(self) -> None:
-        await _wait_for(list(self._peers.values()), at_most_s=_FAREWELL_S)
+        await wait_for(list(self._peers.values()), at_most_s=_FAREWELL_S)
 
     def flushed_sync(self) -> None:
         """Wait, for a while, until the others have read what was sent to them."""
-        _wait_for_sync(list(self._peers.values()), at_most_s=_FAREWELL_S)
+        wait_for_sync(list(self._peers.values()), at_most_s=_FAREWELL_S)
 
     # Named channels
 
-    def _queues(self) -> Queue:
+    def _queue_files(self) -> tuple[Queue, Interest]:
         with self._lock:
             table = self._open()
             if self._queue is None:
                 assert self._directory is not None
-                self._queue = Queue(self._directory / "queue")
-                for bucket in self._queue.buckets():
+                queue = Queue(self._directory / "queue")
+                for bucket in queue.buckets():
                     table.set(QUEUE, bucket, wanted=True)
-            return self._queue
+                self._queue = queue
+            return self._queue, table
 
-    def _put(self, channel: str, data: bytes) -> None:
-        now = time.time()
-        capacity, until = self.get_capacity(channel), now + self.expiry
-        if not self._queues().put(channel, data, capacity=capacity, now=now, until=until):
-            raise self._full(channel)
-        self._wake(channel)
+    def _nudge(self, channel: str) -> None:
         table = self._open()
-        nudge = encode_event([_NUDGE, channel])
-        for slot in table.slots_of(bucket_of(channel + "!")):
+        frame = encode_event([_NUDGE, channel])
+        for slot in table.slots_of(self._named.bucket_of(channel)):
             process = table.process_in(slot)
             if process is not None and process != self.process:
-                self._send_to(process, nudge, at_last=True)
-
-    async def _enqueue(self, channel: str, data: bytes) -> None:
-        await self._patiently(self._put, channel, data)
-
-    def _enqueue_sync(self, channel: str, data: bytes) -> None:
-        self._patiently_sync(self._put, channel, data)
-
-    async def _fetch(self, channel: str) -> bytes:
-        self._listen()
-        name = channel + "!"  # as no group's
-        self._want(name, wanted=True)
-        try:
-            while True:
-                # Who waits is there before the queue is looked at: what comes behind that wakes it.
-                waiter = new_waiter()
-                with self._lock:
-                    self._readers.setdefault(channel, set()).add(waiter)
-                try:
-                    data = await self._patiently(self._get, channel)
-                    if data is not None:
-                        return data
-                    await asyncio.wrap_future(waiter)
-                finally:
-                    with self._lock:
-                        readers = self._readers[channel]
-                        readers.discard(waiter)
-                        if not readers:
-                            del self._readers[channel]
-        finally:
-            self._want(name, wanted=False)
-
-    def _get(self, channel: str) -> bytes | None:
-        return self._queues().get(channel, now=time.time())
-
-    def _wake(self, channel: str) -> None:
-        """Let all who wait here for a named channel look: one of them gets what is there."""
-        with self._lock:
-            for waiter in self._readers.get(channel, ()):
-                if not waiter.done():
-                    waiter.set_result(None)
+                self._send_to(process, frame, at_last=True)
 
     def _take_nudge(self, channel: str) -> None:
-        if not isinstance(channel, str):
-            raise TypeError("the name of a channel is a str")
-        self._wake(channel)
+        self.require_valid_channel_name(channel)
+        self._named.wake(channel)
 
     TAKERS: ClassVar = {**SpanningChannelLayer.TAKERS, _NUDGE: _take_nudge}
 
-    async def _join_named(self, group: str, channel: str) -> None:
-        await self._patiently(self._join_now, group, channel)
+    def _put(self, channel: str, data: bytes) -> None:
+        capacity = self.get_capacity(channel)
+        if not self._named.put(channel, data, capacity=capacity, expiry_s=self.expiry):
+            raise self._full(channel)
 
-    def _join_now(self, group: str, channel: str) -> None:
-        table, bucket = self._open(), bucket_of(group)
-        self._queues().join(
-            group,
-            channel,
-            bucket=bucket,
-            until=time.time() + self.group_expiry,
-            mark=lambda: table.set(QUEUE, bucket, wanted=True),
-        )
+    async def _enqueue(self, channel: str, data: bytes) -> None:
+        await self._named.patiently(self._put, channel, data)
+
+    def _enqueue_sync(self, channel: str, data: bytes) -> None:
+        self._named.patiently_sync(self._put, channel, data)
+
+    async def _fetch(self, channel: str) -> bytes:
+        self._listen()
+        return await self._named.get(channel)
+
+    async def _join_named(self, group: str, channel: str) -> None:
+        named = self._named
+        await named.patiently(named.join, group, channel, expiry_s=self.group_expiry)
 
     async def _leave_named(self, group: str, channel: str) -> None:
-        await self._patiently(self._leave_now, group, channel)
-
-    def _leave_now(self, group: str, channel: str) -> None:
-        table, bucket = self._open(), bucket_of(group)
-        self._queues().leave(
-            group,
-            channel,
-            bucket=bucket,
-            now=time.time(),
-            unmark=lambda: table.set(QUEUE, bucket, wanted=False),
-        )
-
-    def _members(self, group: str) -> list[str]:
-        return self._queues().members(group, now=time.time())
+        await self._named.patiently(self._named.leave, group, channel)
 
     async def _clear(self) -> None:
-        await self._patiently(self._clear_now)
-
-    def _clear_now(self) -> None:
-        table = self._open()
-        self._queues().clear(unmark=lambda: table.clear_row(QUEUE))
-
-    async def _patiently(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Make the call, again and again while the queue is busy."""
-        for pause_s in _pauses():
-            try:
-                return call(*args, **kwargs)
-            except Busy:
-                await asyncio.sleep(pause_s)
-        raise self._busy()
-
-    def _patiently_sync(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        for pause_s in _pauses():
-            try:
-                return call(*args, **kwargs)
-            except Busy:
-                time.sleep(pause_s)
-        raise self._busy()
-
-    def _busy(self) -> TimeoutError:
-        return TimeoutError(
-            f"the queue of named channels in {self.directory} is busy since {_BUSY_S:g} s: a "
-            "process may have been stopped while it changed it"
-        )
-
-
-def _pauses() -> Iterator[float]:
-    """Yield the pauses between attempts, until it is enough."""
-    until, pause_s = time.monotonic() + _BUSY_S, _BUSY_PAUSE_S
-    while True:
-        # Not all at once again.
-        yield pause_s * random.uniform(0.5, 1.5)  # noqa: S311
-        if time.monotonic() > until:
-            return
-        pause_s = min(pause_s * 1.5, 0.05)
-
-
-async def _wait_for(peers: list[Peer], at_most_s: float | None = None) -> None:
-    """Wait for processes that read slowly: each as long as its credit, or so long in all."""
-    began = time.monotonic()
-    for peer in peers:
-        with (
-            peer.waiting(at_most_s and began + at_most_s) as (waiter, patience_s),
-            contextlib.suppress(TimeoutError),
-        ):
-            if patience_s > 0:
-                await asyncio.wait_for(asyncio.wrap_future(waiter), patience_s)
-
-
-def _wait_for_sync(peers: list[Peer], at_most_s: float | None = None) -> None:
-    began = time.monotonic()
-    for peer in peers:
-        with (
-            peer.waiting(at_most_s and began + at_most_s) as (waiter, patience_s),
-            contextlib.suppress(TimeoutError),
-        ):
-            if patience_s > 0:
-                waiter.result(patience_s)
+        await self._named.patiently(self._named.clear)
 
 
 #: Connections of SQLite that a forked child must not close.

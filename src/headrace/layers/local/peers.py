@@ -14,6 +14,7 @@ Rules of this file:
   it reads again, by a frame that names the groups.
 """
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -29,7 +30,7 @@ from enum import Enum, auto
 from . import wire
 from .directory import Directory, require_same_user
 
-__all__ = ["Flusher", "Outcome", "Peer", "new_waiter"]
+__all__ = ["Flusher", "Outcome", "Peer", "new_waiter", "wait_for", "wait_for_sync"]
 
 #: How many bytes the kernel is asked to hold for a process that is busy; it may grant less.
 _KERNEL_BYTES = 1024 * 1024
@@ -348,3 +349,27 @@ class Flusher:
                 peer.flush()
         os.close(hearing)
         os.close(ringing)
+
+
+async def wait_for(peers: list[Peer], at_most_s: float | None = None) -> None:
+    """Wait for processes that read slowly: each as long as its credit, or so long in all."""
+    began = time.monotonic()
+    for peer in peers:
+        with (
+            peer.waiting(at_most_s and began + at_most_s) as (waiter, patience_s),
+            contextlib.suppress(TimeoutError),
+        ):
+            if patience_s > 0:
+                await asyncio.wait_for(asyncio.wrap_future(waiter), patience_s)
+
+
+def wait_for_sync(peers: list[Peer], at_most_s: float | None = None) -> None:
+    """Do what ``wait_for`` does, without an event loop."""
+    began = time.monotonic()
+    for peer in peers:
+        with (
+            peer.waiting(at_most_s and began + at_most_s) as (waiter, patience_s),
+            contextlib.suppress(TimeoutError),
+        ):
+            if patience_s > 0:
+                waiter.result(patience_s)
