@@ -130,8 +130,7 @@ class Processes(LayerSuite):
         self, heard: list[Event], count: int = 30, senders: tuple[str, ...] = ("here", "there")
     ) -> None:
         for sender in senders:
-            numbers = numbers_of([event for event in heard if event["type"] == sender])
-            same(numbers, range(count), f"who listens to the sender {sender}")
+            same(numbers_of(heard, sender), range(count), f"who listens to the sender {sender}")
 
     @layer_test
     async def test_processes_that_send_at_once_are_each_heard_in_order(self) -> None:
@@ -245,11 +244,12 @@ class Processes(LayerSuite):
         yours = await self.member_there(there, "room")
         await there.attach(yours)
         for number in range(20):
-            await here.group_send("room", {"type": "count", "number": number})
+            await here.group_send("room", {"type": "group", "number": number})
             await here.group_send("room", {"type": "websocket.send", "text": str(number)})
-            await here.send(yours, {"type": "count", "number": number + 0.5})
+            await here.send(yours, {"type": "direct", "number": number})
         events, transmitted = await there.heard(yours, 40, 20)
-        same(numbers_of(events), [n / 2 for n in range(40)], "a consumer there")
+        for kind in ("group", "direct"):
+            same(numbers_of(events, kind), range(20), "a consumer there")
         texts = [event["text"] for event in transmitted]
         same(texts, list(map(str, range(20))), "a client there")
 
@@ -261,15 +261,12 @@ class Processes(LayerSuite):
         yours = await self.member_there(there, "room")
         for number in range(10):
             message = {"type": "here", "number": number}
-            await asyncio.to_thread(here.send_sync, yours, message)
+            await asyncio.to_thread(here.send_sync, yours, {**message, "type": "direct"})
             await asyncio.to_thread(here.group_send_sync, "room", message)
             await there.call_sync("group_send_sync", "room", {**message, "type": "there"})
-        heard = [await self.next(here, mine) for _ in range(20)]
-        self._in_order(heard, 10)
+        self._in_order([await self.next(here, mine) for _ in range(20)], 10)
         heard = await self.receive_there(there, yours, 30)
-        twice = numbers_of([event for event in heard if event["type"] == "here"])
-        same(twice, [n for n in range(10) for _ in range(2)], "a member there")
-        self._in_order([event for event in heard if event["type"] == "there"], 10, ("there",))
+        self._in_order(heard, 10, ("direct", "here", "there"))
 
     # The end
 

@@ -44,9 +44,9 @@ def same(heard: Sequence[Any], sent: Sequence[Any], who: str) -> None:
     )
 
 
-def numbers_of(events: Sequence[Event]) -> list[Any]:
-    """Return the numbers that the events carry."""
-    return [event.get("number") for event in events]
+def numbers_of(events: Sequence[Event], type_: str | None = None) -> list[Any]:
+    """Return the numbers that the events, or those of one type, carry."""
+    return [event.get("number") for event in events if type_ in (None, event["type"])]
 
 
 @contextlib.contextmanager
