@@ -59,7 +59,10 @@ class Life(LayerSuite):
         left = asyncio.all_tasks() - tasks
         check(not left, f"close() ends the tasks of the layer, not: {left}")
         started = set(threading.enumerate()) - threads
-        check(not started, f"close() ends the threads of the layer, not: {started}")
+        for thread in started:
+            thread.join(1)  # it may be on its way out
+        left_over = [thread for thread in started if thread.is_alive()]
+        check(not left_over, f"close() ends the threads of the layer, not: {left_over}")
         del layer
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always", ResourceWarning)
