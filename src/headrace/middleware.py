@@ -14,8 +14,6 @@ Rules of this file:
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeAlias
 
-from django.core.exceptions import ImproperlyConfigured
-
 __all__ = [
     "MEMBERSHIP",
     "ASGIApplication",
@@ -120,6 +118,9 @@ def refuse_consumer_class(application: object, leading_there: object) -> None:
     ``leading_there``, as text, is what the error begins with.
     """
     if isinstance(application, type) and hasattr(application, "as_asgi"):
+        # Imported here, for communicators are used without Django, too.
+        from django.core.exceptions import ImproperlyConfigured
+
         raise ImproperlyConfigured(
             f"{leading_there} leads to a class: write {application.__name__}.as_asgi()"
         )
