@@ -63,7 +63,8 @@ async def test_a_group_send_costs_the_same_whatever_the_number_of_members(own_se
                 await sinks[-1].thrice.wait()
         assert spent[10] == spent[10_000]
         assert spent[10]["publish"] == 1
-        assert spent[10].total() <= 2
+        # One command that is sent: a script, which publishes and looks for named channels.
+        assert spent[10].total() <= 3
     finally:
         await sender.close()
         await receiver.close()

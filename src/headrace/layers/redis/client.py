@@ -45,9 +45,8 @@ Command: TypeAlias = Sequence[str | bytes | int | float]
 #: What a server answers: bytes, a number, nothing, a list of such, or a ``Refusal``.
 Reply: TypeAlias = Any
 
-#: The oldest that has all that the layer asks of a single server, and of a cluster (where
-#: SPUBLISH came with 7.0).
-OLDEST, OLDEST_IN_CLUSTER = (6, 2), (7, 0)
+#: The oldest with scripts that say what they may do, and with publications within a slot.
+_OLDEST = (7, 0)
 _CONNECT_TIMEOUT_S = 3.0
 
 _CODES: Mapping[type[Exception], str] = {
@@ -147,7 +146,7 @@ def _greet(endpoint: Endpoint, reply: Reply, *, mode: str) -> None:
                 "write it into its 'password'"
             )
         if reply.code == "ERR" and "unknown command" in reply.text.lower():
-            raise _too_old(endpoint, "older than 6", mode)
+            raise _too_old(endpoint, "older than 6")
         # Whoever may not ask may still be let do the rest.
         return
     told = {_text(name): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
@@ -163,10 +162,9 @@ def _greet(endpoint: Endpoint, reply: Reply, *, mode: str) -> None:
                 )
             )
         return
-    oldest = OLDEST_IN_CLUSTER if mode == "cluster" else OLDEST
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
-    if numbers and numbers < oldest:
-        raise _too_old(endpoint, version, mode)
+    if numbers and numbers < _OLDEST:
+        raise _too_old(endpoint, version)
     if found in ("standalone", "cluster") and found != mode:
         raise InvalidChannelLayerError(
             f"{endpoint.setting} in the CONFIG of CHANNEL_LAYERS: {endpoint} is "
@@ -187,12 +185,10 @@ def _text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _too_old(endpoint: Endpoint, version: str, mode: str) -> InvalidChannelLayerError:
-    oldest = OLDEST_IN_CLUSTER if mode == "cluster" else OLDEST
+def _too_old(endpoint: Endpoint, version: str) -> InvalidChannelLayerError:
     return InvalidChannelLayerError(
         f"{endpoint.setting} in the CONFIG of CHANNEL_LAYERS: {endpoint} has version {version}; "
-        f"the layer needs {'.'.join(map(str, oldest))} or later"
-        + (" in a cluster" if mode == "cluster" else "")
+        f"the layer needs Redis {'.'.join(map(str, _OLDEST))} or later, or Valkey"
     )
 
 

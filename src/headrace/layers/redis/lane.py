@@ -71,6 +71,7 @@ class Lane:
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
         self._wire: Wire | None = None
+        self._stale = False
         #: Why there is no connection, while there is none.
         self.problem: Exception | None = None
 
@@ -89,6 +90,10 @@ class Lane:
         """Try to connect now: the server was just seen alive."""
         self._hurry.set()
 
+    def move(self) -> None:
+        """Use another connection from the next batch on."""
+        self._stale = True
+
     async def run(self) -> None:
         """Carry out orders until this is cancelled."""
         try:
@@ -96,7 +101,10 @@ class Lane:
                 self._news.clear()
                 if not self._next():
                     await self._news.wait()
-                elif (wire := self._wire or await self._connect()) is not None:
+                    continue
+                if self._stale:
+                    await self._hang_up()
+                if (wire := self._wire or await self._connect()) is not None:
                     await self._carry_out(wire)
         finally:
             await self._hang_up()
@@ -130,7 +138,7 @@ class Lane:
         return None
 
     async def _hang_up(self) -> None:
-        wire, self._wire = self._wire, None
+        wire, self._wire, self._stale = self._wire, None, False
         if wire is not None:
             await wire.close()
 
@@ -192,6 +200,7 @@ class Lane:
     def _conclude(self, order: Order, refusal: Refusal | None) -> bool:
         """Tell the sender what came of an order, or try again; True to use another connection."""
         if refusal is None:
+            self.problem = None
             if order.done is not None:
                 order.done(order.result, None)
             return False
@@ -208,6 +217,7 @@ class Lane:
             self._redirect(order, verdict)
         else:
             order.uncertain = False
+            self.problem = refusal
             pause_s = random.uniform(*_LATER_S)  # noqa: S311
             asyncio.get_running_loop().call_later(pause_s, self.add, order)
         return verdict is Verdict.ELSEWHERE

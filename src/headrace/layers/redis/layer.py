@@ -32,9 +32,9 @@ from .config import (
 from .direct import Direct
 from .envelopes import Envelopes
 from .formats import decode, encoder
-from .names import Names
+from .names import Names, tag_of
 from .network import Network, Plan
-from .orders import Call, Publication, Sender
+from .orders import Call, Publication, ScriptedPublication, Sender, ShardedPublication
 from .queues import Queues, Reader
 from .scripts import JOIN, LEAVE, PUT, sharded
 
@@ -153,6 +153,7 @@ class RedisChannelLayer(SpanningChannelLayer):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_STOP_S):
                     await asyncio.wrap_future(network.thread.ended)
+                    network.thread.join()
 
     def _forked(self) -> None:
         inherited, direct = self._network, self._direct
@@ -207,7 +208,7 @@ class RedisChannelLayer(SpanningChannelLayer):
 
     async def _publish(self, group: str, frame: bytes) -> int | None:
         network = self._open()
-        reached, members = await network.submit(self._publication(group, frame))
+        reached, members = await network.submit(self._to_group(group, frame))
         for channel in members:
             try:
                 await self._enqueue(channel, self.message_in(frame))
@@ -216,7 +217,7 @@ class RedisChannelLayer(SpanningChannelLayer):
         return self._others(reached, group)
 
     def _publish_sync(self, group: str, frame: bytes) -> int | None:
-        reached, members = self._direct.carry_out(self._publication(group, frame))
+        reached, members = self._direct.carry_out(self._to_group(group, frame))
         for channel in members:
             try:
                 self._enqueue_sync(channel, self.message_in(frame))
@@ -224,16 +225,19 @@ class RedisChannelLayer(SpanningChannelLayer):
                 self.note_full(channel)
         return self._others(reached, group)
 
-    def _publication(self, group: str, frame: bytes) -> Publication:
-        plan = self._plan
-        return Publication(
-            group,
-            plan.publish,
-            plan.names.group(group),
-            frame,
-            plan.names.members(group),
-            time.time(),
-        )
+    def _publication(
+        self, tag: str, channel: str, frame: bytes, members: str | None = None
+    ) -> Publication:
+        if self._plan.cluster is not None:
+            return ShardedPublication(tag, channel, frame, members, now=time.time())
+        return ScriptedPublication(tag, channel, frame, members)
+
+    def _to_group(self, group: str, frame: bytes) -> Publication:
+        names = self._plan.names
+        return self._publication(group, names.group(group), frame, names.members(group))
+
+    def _to_process(self, process: str, frame: bytes) -> Publication:
+        return self._publication(process, self._plan.names.process(process), frame)
 
     def _others(self, reached: int, group: str) -> int:
         """Return how many of those who were reached are other processes."""
@@ -241,21 +245,16 @@ class RedisChannelLayer(SpanningChannelLayer):
         return max(0, reached - (network is not None and network.hears(group)))
 
     async def _post(self, process: str, frame: bytes) -> bool | None:
-        reached, _ = await self._open().submit(self._letter(process, frame))
+        reached, _ = await self._open().submit(self._to_process(process, frame))
         return bool(reached)
 
     def _post_sync(self, process: str, frame: bytes) -> bool | None:
-        reached, _ = self._direct.carry_out(self._letter(process, frame))
+        reached, _ = self._direct.carry_out(self._to_process(process, frame))
         return bool(reached)
 
-    def _letter(self, process: str, frame: bytes) -> Publication:
-        return Publication(process, self._plan.publish, self._plan.names.process(process), frame)
-
     async def _broadcast(self, frame: bytes) -> None:
-        plan = self._plan
-        await self._open().submit(
-            Publication("everyone", plan.publish, plan.names.everyone(), frame)
-        )
+        name = self._plan.names.everyone()
+        await self._open().submit(self._publication(tag_of(name), name, frame))
 
     # Named channels
 
@@ -315,9 +314,7 @@ class RedisChannelLayer(SpanningChannelLayer):
 
     async def _clear(self) -> None:
         names = self._plan.names
-        ours = re.compile(
-            re.escape(names.prefix) + r":(members|queue|taken|put):\{.*", re.DOTALL
-        )
+        ours = re.compile(re.escape(names.prefix) + r":(members|queue|taken|put):\{.*", re.DOTALL)
         await asyncio.to_thread(
             self._direct.clear, names.all_keys(), lambda key: ours.fullmatch(key) is not None
         )

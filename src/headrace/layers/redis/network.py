@@ -10,12 +10,13 @@ Rules of this file:
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import inspect
 import logging
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from ...exceptions import ChannelFull, ChannelLayerUnavailable, InvalidChannelLayerError
@@ -38,6 +39,8 @@ logger = logging.getLogger("headrace.layers.redis")
 _WAITING_BYTES = 64 << 20
 #: How often a cluster is asked at most, while its answers are of no use.
 _LOOK_S = 0.2
+#: How many primaries of one set of servers are listened to, former ones among them.
+_PRIMARIES = 3
 #: What a forked child has inherited and can't use.
 _left_behind: "list[Network]" = []
 
@@ -59,11 +62,6 @@ class Plan:
     def cluster(self) -> Cluster | None:
         """Return the cluster, if it is one."""
         return self.hosts[0] if isinstance(self.hosts[0], Cluster) else None
-
-    @property
-    def publish(self) -> str:
-        """Return the command that publishes: within its slot, in a cluster."""
-        return "SPUBLISH" if self.cluster is not None else "PUBLISH"
 
     def reply_timeout_s(self, host: Host) -> float:
         """Return how long an answer may take: short enough to ask once more in time."""
@@ -106,7 +104,11 @@ class Application(Protocol):
 
 
 class Node:
-    """One server: a lane to it, and what is heard from it."""
+    """One server, or the primary that Sentinels know: a lane to it, and what is heard from it.
+
+    When the Sentinels name another primary, it is listened to as well as the former one, for as
+    long as that lives: other processes may move later, and publish there until then.
+    """
 
     def __init__(self, network: "Network", host: Endpoint | SentinelSet, label: str) -> None:
         plan = network.plan
@@ -117,31 +119,26 @@ class Node:
         self._mode = "cluster" if plan.cluster is not None else "standalone"
         self._was_lost = False
         setting = plan.cluster or host
-        reply_timeout_s = plan.reply_timeout_s(setting)
+        self._interval_s = plan.interval_s(setting)
+        self._reply_timeout_s = plan.reply_timeout_s(setting)
         self.lane = Lane(
             self._dial,
             network.new_sender(),
-            reply_timeout_s=reply_timeout_s,
+            reply_timeout_s=self._reply_timeout_s,
             patience_s=plan.patience_s,
             redirect=network.redirect,
             failed=self.failed,
         )
-        self.subscription = Subscription(
-            self._dial,
-            self,
-            sharded=plan.cluster is not None,
-            interval_s=plan.interval_s(setting),
-            reply_timeout_s=reply_timeout_s,
-            still_right=self._still_right,
-        )
-        self._tasks = [
-            network.start(self.lane.run(), f"lane to {label}"),
-            network.start(self.subscription.run(), f"subscription to {label}"),
-        ]
+        #: With the tasks that run them, those of former primaries first.
+        self._subscriptions: dict[Subscription, asyncio.Task[None]] = {}
+        self.subscription = self._subscribe({})
+        self._tasks = [network.start(self.lane.run(), f"lane to {label}")]
+        if isinstance(host, SentinelSet):
+            self._tasks.append(network.start(self._follow(host), f"primary of {label}"))
 
     def close(self) -> None:
         """Have nothing to do with the server any more."""
-        for task in self._tasks:
+        for task in (*self._tasks, *self._subscriptions.values()):
             task.cancel()
 
     async def _dial(self) -> Wire:
@@ -153,15 +150,58 @@ class Node:
         self.subscription.hurry()
         return wire
 
-    async def _still_right(self, wire: Wire) -> bool:
-        if not isinstance(self._host, SentinelSet):
-            return True
-        try:
-            return address_of(await locate(self._host)) == address_of(wire.endpoint)
-        except Unreachable:
-            return True  # nobody says otherwise
+    def _subscribe(self, missed: Mapping[str, str]) -> Subscription:
+        subscription = Subscription(
+            self._dial,
+            self,
+            sharded=self._mode == "cluster",
+            interval_s=self._interval_s,
+            reply_timeout_s=self._reply_timeout_s,
+            missed=missed,
+        )
+        task = self._network.start(subscription.run(), f"subscription to {self.label}")
+        self._subscriptions[subscription] = task
+        return subscription
 
-    # The listener of its subscription
+    async def _follow(self, host: SentinelSet) -> None:
+        """See that the primary is the one that the Sentinels name."""
+        while True:
+            await asyncio.sleep(self._interval_s)
+            here = self.subscription.endpoint
+            if here is None:
+                continue  # it will ask when it connects
+            with contextlib.suppress(Unreachable, InvalidChannelLayerError):
+                if address_of(await locate(host)) != address_of(here):
+                    self._move()
+
+    def _move(self) -> None:
+        former = self.subscription
+        if former.endpoint is None:
+            return
+        logger.info("%s: there is another primary", self.label)
+        former.former = True
+        missed = dict.fromkeys(former.heard, "there is another primary") | former.missed
+        self.subscription = self._subscribe(missed)
+        for name in former.wanted - missed.keys():
+            self.subscription.want(name)
+        self.lane.move()
+        for oldest in list(self._subscriptions)[:-_PRIMARIES]:
+            self._subscriptions[oldest].cancel()
+            self._forget(oldest)
+
+    # What is to be heard
+
+    def want(self, name: str, missed: str | None = None) -> None:
+        """Listen to the name; ``missed`` says why something there may have been missed."""
+        for subscription in self._subscriptions:
+            subscription.want(name, missed if subscription is self.subscription else None)
+
+    def drop(self, name: str) -> str | None:
+        """Listen to the name no more; return why something may have been missed, if so."""
+        reasons = [subscription.drop(name) for subscription in self._subscriptions]
+        return reasons[-1]
+
+    # The listener of its subscriptions
 
     async def room(self) -> None:
         """See ``Listener``."""
@@ -173,13 +213,16 @@ class Node:
         """See ``Listener``."""
         self._network.message(name, data)
 
-    def heard(self, name: str) -> None:
+    def heard(self, subscription: Subscription, name: str) -> None:
         """See ``Listener``."""
-        self._network.note_heard(name)
+        del subscription
+        if all(name in each.heard for each in self._subscriptions):
+            self._network.note_heard(name)
 
-    def unheard(self, name: str) -> None:
+    def unheard(self, subscription: Subscription, name: str) -> None:
         """See ``Listener``."""
-        self._network.heard.discard(name)
+        if subscription in self._subscriptions:
+            self._network.heard.discard(name)
 
     def refused(self, name: str, error: Exception) -> None:
         """See ``Listener``."""
@@ -190,15 +233,28 @@ class Node:
         """See ``Listener``."""
         self._network.look_again()
 
-    def lost(self, reason: str) -> None:
+    def lost(self, subscription: Subscription, reason: str) -> None:
         """See ``Listener``."""
         network = self._network
+        if subscription.former:
+            self._forget(subscription)
+            return
         if not self._was_lost:
             self._was_lost = True
             network.application.count("disconnects")
             logger.warning("the connection to %s is lost: %s", self.label, reason)
             network.call_hook(network.plan.on_disconnect, "on_disconnect", self.label)
         network.look_again()
+
+    def _forget(self, former: Subscription) -> None:
+        del self._subscriptions[former]
+        current = self.subscription
+        reason = "the connection to a former primary has ended"
+        for name in {*former.heard, *former.missed}:
+            current.miss(name, reason)
+        for name in list(current.heard):
+            if name not in self._network.heard:
+                self.heard(current, name)
 
     def back(self, names: list[str], reason: str) -> None:
         """See ``Listener``."""
@@ -463,9 +519,9 @@ class Network:
             new = self._node_of(tag_of(name))
             if new is not old:
                 self._places[name] = new
-                missed = old.subscription.drop(name) if old is not None else None
+                missed = old.drop(name) if old is not None else None
                 if new is not None:
-                    new.subscription.want(name, missed)
+                    new.want(name, missed)
         in_use = {address_of(endpoint) for endpoint in self._slots.nodes()}
         for address in [address for address in self._nodes if address not in in_use]:
             self._nodes.pop(address).close()
@@ -484,13 +540,13 @@ class Network:
         if name not in self._places:
             node = self._places[name] = self._node_of(tag_of(name))
             if node is not None:
-                node.subscription.want(name)
+                node.want(name)
 
     def drop(self, name: str) -> None:
         """Listen to a name no more."""
         node = self._places.pop(name, None)
         if node is not None:
-            node.subscription.drop(name)
+            node.drop(name)
         self.settle_waiters(name, None)
 
     def note_interest(self, group: str) -> None:

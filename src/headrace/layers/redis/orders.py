@@ -16,7 +16,7 @@ from ...exceptions import ChannelLayerUnavailable, InvalidChannelLayerError
 from .client import Command, Refusal, Reply
 from .config import Endpoint
 from .envelopes import Envelopes
-from .scripts import Script
+from .scripts import PUBLISH, Script
 
 __all__ = [
     "Call",
@@ -24,7 +24,9 @@ __all__ = [
     "Plain",
     "Publication",
     "Redirection",
+    "ScriptedPublication",
     "Sender",
+    "ShardedPublication",
     "Verdict",
     "failure",
     "judge",
@@ -118,51 +120,91 @@ class Publication(Order):
     """A frame for whoever listens. Its result: how many do, and the named channels in the group.
 
     Args:
-        command: ``PUBLISH``, or ``SPUBLISH`` in a cluster.
         channel: Where it is published.
+        frame: What is published.
         members: The key of the named channels, if there may be some.
-        now: The time (s), for memberships that have ended.
     """
 
     once = True
 
-    __slots__ = (
-        "_channel",
-        "_command",
-        "_envelope",
-        "_frame",
-        "_members",
-        "_now",
-        "_reached",
-        "weight",
-    )
+    __slots__ = ("_channel", "_envelope", "_frame", "_members", "weight")
 
-    def __init__(
-        self,
-        tag: str,
-        command: str,
-        channel: str,
-        frame: bytes,
-        members: str | None = None,
-        now: float = 0,
-    ) -> None:
+    def __init__(self, tag: str, channel: str, frame: bytes, members: str | None = None) -> None:
         super().__init__(tag)
-        self._command = command
         self._channel = channel
         self._frame = frame
         self._members = members
-        self._now = now
         self._envelope = b""
-        self._reached: int | None = None
         self.weight = 256 + len(frame)
+
+    def _enveloped(self, sender: Sender) -> bytes:
+        if not (self.uncertain and self.sender is sender):
+            self.sender, self._envelope = sender, sender.envelope(self._frame)
+        return self._envelope
+
+    def _keep(self, reached: int, members: Sequence[bytes]) -> None:
+        self.result = reached, [channel.decode() for channel in members]
+
+
+class ScriptedPublication(Publication):
+    """By a script, which a server that was the primary, and is not any more, refuses.
+
+    PUBLISH itself it would carry out, for nobody.
+    """
+
+    __slots__ = ("by_text",)
+
+    def __init__(self, tag: str, channel: str, frame: bytes, members: str | None = None) -> None:
+        super().__init__(tag, channel, frame, members)
+        self.by_text = False
+
+    def commands(self, sender: Sender) -> Sequence[Command]:
+        """See ``Order``."""
+        keys = () if self._members is None else (self._members,)
+        rest = (len(keys), *keys, self._channel, self._enveloped(sender))
+        if self.by_text:
+            return (("EVAL", PUBLISH.text, *rest),)
+        return (("EVALSHA", PUBLISH.sha, *rest),)
+
+    def take(self, replies: Sequence[Reply]) -> Refusal | None:
+        """See ``Order``."""
+        (reply,) = replies
+        if isinstance(reply, Refusal):
+            return reply
+        if isinstance(reply, int):
+            self._keep(reply, ())
+        else:
+            self._keep(reply[0], reply[1:])
+        return None
+
+    def reword(self, refusal: Refusal) -> bool:
+        """See ``Order``."""
+        return _by_text(self, refusal)
+
+
+class ShardedPublication(Publication):
+    """In a cluster, where a node that is no primary any more says who is.
+
+    No script: while a slot moves, one that names a key is sent ahead to where nobody listens yet.
+
+    Args:
+        now: The time (s), for memberships that have ended.
+    """
+
+    __slots__ = ("_now", "_reached")
+
+    def __init__(
+        self, tag: str, channel: str, frame: bytes, members: str | None = None, *, now: float
+    ) -> None:
+        super().__init__(tag, channel, frame, members)
+        self._now = now
+        self._reached: int | None = None
 
     def commands(self, sender: Sender) -> Sequence[Command]:
         """See ``Order``."""
         commands: list[Command] = []
         if self._reached is None:
-            if not (self.uncertain and self.sender is sender):
-                self.sender, self._envelope = sender, sender.envelope(self._frame)
-            commands.append((self._command, self._channel, self._envelope))
+            commands.append(("SPUBLISH", self._channel, self._enveloped(sender)))
         if self._members is not None:
             commands.append(("ZRANGEBYSCORE", self._members, f"({self._now:.3f}", "+inf"))
         return commands
@@ -178,7 +220,7 @@ class Publication(Order):
         members = rest[0] if rest else []
         if isinstance(members, Refusal):
             return members
-        self.result = self._reached, [channel.decode() for channel in members]
+        self._keep(self._reached, members)
         return None
 
 
@@ -189,7 +231,7 @@ class Call(Order):
     its last key has the sender at its end: by these the script knows a repetition.
     """
 
-    __slots__ = ("_args", "_by_text", "_keys", "_number", "_numbered", "_script", "once", "weight")
+    __slots__ = ("_args", "_keys", "_number", "_numbered", "_script", "by_text", "once", "weight")
 
     def __init__(
         self,
@@ -205,7 +247,7 @@ class Call(Order):
         self._args = args
         self._numbered = self.once = numbered
         self._number = 0
-        self._by_text = False
+        self.by_text = False
         self.weight = 256 + sum(len(arg) for arg in args if isinstance(arg, bytes))
 
     def commands(self, sender: Sender) -> Sequence[Command]:
@@ -215,7 +257,7 @@ class Call(Order):
             if not (self.uncertain and self.sender is sender):
                 self.sender, self._number = sender, sender.next()
             keys, args = (*keys[:-1], keys[-1] + sender.id), (self._number, *args)
-        if self._by_text:
+        if self.by_text:
             return (("EVAL", self._script.text, len(keys), *keys, *args),)
         return (("EVALSHA", self._script.sha, len(keys), *keys, *args),)
 
@@ -226,10 +268,15 @@ class Call(Order):
 
     def reword(self, refusal: Refusal) -> bool:
         """See ``Order``: a server that was started anew knows no script."""
-        if refusal.code == "NOSCRIPT" and not self._by_text:
-            self._by_text = True
-            return True
-        return False
+        return _by_text(self, refusal)
+
+
+def _by_text(order: Call | ScriptedPublication, refusal: Refusal) -> bool:
+    """Say the script at length where the server does not know it by name."""
+    if refusal.code == "NOSCRIPT" and not order.by_text:
+        order.by_text = True
+        return True
+    return False
 
 
 class Verdict(Enum):

@@ -14,7 +14,7 @@ Rules of this file:
 import hashlib
 from dataclasses import dataclass
 
-__all__ = ["GIVE_BACK", "JOIN", "LEAVE", "PUT", "TAKE", "Script", "sharded"]
+__all__ = ["GIVE_BACK", "JOIN", "LEAVE", "PUBLISH", "PUT", "TAKE", "Script", "sharded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,20 @@ local function wake(prefix)
   end
 end
 """
+
+#: KEYS: none, or members. ARGV: channel, data. Answers how many listen; with members, a list of
+#: that and the named channels in the group. A script that does not say that it writes nothing is
+#: refused by a server that may write nothing, such as a primary of the past.
+PUBLISH = Script.of(
+    "#!lua flags=allow-oom",
+    """
+local reached = redis.call('PUBLISH', ARGV[1], ARGV[2])
+if #KEYS == 0 or redis.call('EXISTS', KEYS[1]) == 0 then return reached end
+local now = redis.call('TIME')
+now = '(' .. now[1] .. '.' .. string.format('%06d', now[2])
+return {reached, unpack(redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf'))}
+""",
+)
 
 #: KEYS: queue, readers, put. ARGV: number, data, expiry (ms), capacity, prefix of wake,
 #: how long an answer may be asked for again (ms). Answers 1, or 0 when it is full.

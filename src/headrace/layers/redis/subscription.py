@@ -18,11 +18,12 @@ import logging
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from ...exceptions import InvalidChannelLayerError
 from .client import Command, Refusal, Unreachable, Wire
+from .config import Endpoint
 from .lane import delays
 from .names import slot_of, tag_of
 from .orders import Verdict, failure, judge
@@ -48,10 +49,10 @@ class Listener(Protocol):
     def message(self, name: str, data: bytes) -> None:
         """Take a message."""
 
-    def heard(self, name: str) -> None:
+    def heard(self, subscription: "Subscription", name: str) -> None:
         """Take note: what is published there from now on is heard."""
 
-    def unheard(self, name: str) -> None:
+    def unheard(self, subscription: "Subscription", name: str) -> None:
         """Take note: that is so no longer."""
 
     def refused(self, name: str, error: Exception) -> None:
@@ -60,7 +61,7 @@ class Listener(Protocol):
     def moved(self) -> None:
         """Take note: something is on another server now."""
 
-    def lost(self, reason: str) -> None:
+    def lost(self, subscription: "Subscription", reason: str) -> None:
         """Take note: the connection broke, after it worked."""
 
     def back(self, names: list[str], reason: str) -> None:
@@ -79,7 +80,7 @@ class Subscription:
         sharded: Whether the server is a node of a cluster.
         interval_s: How long a connection may be silent before it is asked.
         reply_timeout_s: How long its answer may take.
-        still_right: Asked at that interval: whether the connection leads where it should.
+        missed: What is to be heard from the start, where something may have been missed.
     """
 
     def __init__(
@@ -90,14 +91,13 @@ class Subscription:
         sharded: bool,
         interval_s: float,
         reply_timeout_s: float,
-        still_right: Callable[[Wire], Awaitable[bool]],
+        missed: Mapping[str, str] | None = None,
     ) -> None:
         self._dial = dial
         self._listener = listener
         self._sharded = sharded
         self._interval_s = interval_s
         self._reply_timeout_s = reply_timeout_s
-        self._still_right = still_right
         letter = "S" if sharded else ""
         self._subscribe, self._unsubscribe = f"{letter}SUBSCRIBE", f"{letter}UNSUBSCRIBE"
         self._kinds = {
@@ -105,10 +105,14 @@ class Subscription:
             self._subscribe.lower().encode(): self._take_subscribed,
             self._unsubscribe.lower().encode(): self._take_unsubscribed,
         }
-        self.wanted: set[str] = set()
-        self.heard: set[str] = set()
         #: What was heard before, is wanted still and not heard again yet, and why.
-        self._missed: dict[str, str] = {}
+        self._missed = dict(missed or {})
+        self.wanted: set[str] = set(self._missed)
+        self.heard: set[str] = set()
+        #: Where the connection leads, while there is one.
+        self.endpoint: Endpoint | None = None
+        #: Whether another one has taken its place: its connection is its last.
+        self.former = False
         # Of this connection:
         self._told: set[str] = set()
         #: Commands without an answer yet: which, and the names that are still to come.
@@ -119,8 +123,6 @@ class Subscription:
         self._changed: set[str] = set()
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._cut = asyncio.Event()
-        self.connected = False
 
     # What is wanted
 
@@ -138,19 +140,26 @@ class Subscription:
         reason = self._missed.pop(name, None)
         if name in self.heard:
             self.heard.discard(name)
-            self._listener.unheard(name)
+            self._listener.unheard(self, name)
             reason = reason or "it is on another server now"
         self._change(name)
         self._tell_if_back()
         return reason
 
+    def miss(self, name: str, reason: str) -> None:
+        """Take note: something there may have been missed, whether it is heard now or not."""
+        if name in self.wanted:
+            self._missed[name] = reason
+            self._tell_if_back()
+
+    @property
+    def missed(self) -> dict[str, str]:
+        """What is wanted, was heard before and is not now, and why."""
+        return self._missed.copy()
+
     def hurry(self) -> None:
         """Try to connect now: the server was just seen alive."""
         self._hurry.set()
-
-    def cut(self) -> None:
-        """Begin with another connection."""
-        self._cut.set()
 
     def _change(self, name: str) -> None:
         self._changed.add(name)
@@ -159,9 +168,9 @@ class Subscription:
     # The connection
 
     async def run(self) -> None:
-        """Listen until this is cancelled."""
+        """Listen until this is cancelled, or has lost its connection as a former one."""
         pauses = delays()
-        while True:
+        while not self.former:
             if not self.wanted:
                 self._news.clear()
                 await self._news.wait()
@@ -179,18 +188,17 @@ class Subscription:
             try:
                 reason = await self._listen(wire)
             finally:
-                self.connected = False
+                self.endpoint = None
                 self._forget()
                 await wire.close()
-            self._listener.lost(reason)
+            self._listener.lost(self, reason)
             # One that breaks at once is no reason to try without a pause.
             if time.monotonic() - began > 1.0:
                 pauses = delays()
 
     async def _listen(self, wire: Wire) -> str:
         """Serve one connection until it breaks; return why."""
-        self.connected = True
-        self._cut = asyncio.Event()
+        self.endpoint = wire.endpoint
         self._last_read = time.monotonic()
         self._changed = set(self.wanted)
         self._news.set()
@@ -216,7 +224,7 @@ class Subscription:
     def _forget(self) -> None:
         """What the connection knew is gone with it."""
         for name in self.heard:
-            self._listener.unheard(name)
+            self._listener.unheard(self, name)
             if name in self.wanted:
                 self._missed.setdefault(name, "the connection to Redis was lost")
         self.heard.clear()
@@ -226,19 +234,12 @@ class Subscription:
 
     async def _watch(self, wire: Wire) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s):
-                    await self._cut.wait()
-                raise Unreachable(f"{wire.endpoint} is not asked any more")
-            if not await self._still_right(wire):
-                raise Unreachable(f"{wire.endpoint} is not the primary any more")
+            await asyncio.sleep(self._interval_s)
             if time.monotonic() - self._last_read < self._interval_s:
                 continue
             asked = time.monotonic()
             await wire.send([("PING",)])
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._reply_timeout_s):
-                    await self._cut.wait()
+            await asyncio.sleep(self._reply_timeout_s)
             if self._last_read < asked:
                 raise Unreachable(f"{wire.endpoint} did not answer for {self._reply_timeout_s:g} s")
 
@@ -304,7 +305,7 @@ class Subscription:
         self._answered(self._subscribe, name)
         if name in self._told and name in self.wanted and not self._unanswered[name]:
             self.heard.add(name)
-            self._listener.heard(name)
+            self._listener.heard(self, name)
             self._tell_if_back()
 
     def _take_unsubscribed(self, raw: bytes | None, _: Any) -> None:
@@ -314,7 +315,7 @@ class Subscription:
             self._told.discard(name)
             if name in self.heard:
                 self.heard.discard(name)
-                self._listener.unheard(name)
+                self._listener.unheard(self, name)
                 self._missed[name] = "it is on another server now"
             self._listener.moved()
 
@@ -359,6 +360,6 @@ class Subscription:
         self._news.set()
 
     def _tell_if_back(self) -> None:
-        if self._missed and self.connected and self._missed.keys() <= self.heard:
+        if self._missed and self.endpoint is not None and self._missed.keys() <= self.heard:
             missed, self._missed = self._missed, {}
             self._listener.back(list(missed), next(iter(missed.values())))

@@ -71,6 +71,10 @@ class LoopThread:
             loop.close()
             self.ended.set_result(None)
 
+    def join(self) -> None:
+        """Wait for the thread to be gone, once it has ``ended``: that takes no time."""
+        self._thread.join(_STOP_S)
+
     def call(self, function: Callable[..., None], *args: Any) -> None:
         """Make a call on the loop, soon, and in the order of the calls. Any thread."""
         self._incoming.append((function, args))
