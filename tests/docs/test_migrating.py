@@ -29,14 +29,14 @@ def test_what_is_said_to_be_rewritten_is():
         [code.replace("\\|", "|") for code in re.findall(r"`([^`]+)`", row.split(" | ", 1)[1])]
         for row in table
     ]
-    (statement,), (use, plain), strings, (*apps, app), loggers, (annotated,) = codes
+    (statement,), (use, plain), strings, redis, (*apps, app), loggers, (annotated,) = codes
     migrated = migrate(
         "\n".join(
             [
                 statement,
                 plain,
                 use,
-                *(f"x = {string}" for string in strings),
+                *(f"x = {string}" for string in (*strings, redis[0])),
                 f"INSTALLED_APPS = [{', '.join(apps)}]",
                 *(f"getLogger({logger})" for logger in loggers[::2]),
                 f"def f({annotated}): ...",
@@ -45,5 +45,6 @@ def test_what_is_said_to_be_rewritten_is():
     )
     assert migrated.remarks == ()
     assert "channels." not in migrated.source.replace("django.channels", "")
+    assert f"x = {redis[1]}" in migrated.source
     assert f"INSTALLED_APPS = [{app}]" in migrated.source
     assert all(f"getLogger({logger})" in migrated.source for logger in loggers[1::2])

@@ -247,7 +247,7 @@ def test_nothing_to_read():
         ("import daphne.server\n", "Daphne"),
         ("from daphne.testing import DaphneProcess\n", "Daphne"),
         ("from daphne.server import *\n", "Daphne"),
-        ("import channels_redis\n", "as_channels"),
+        ("import channels_redis\n", "headrace[redis]"),
         ("from strawberry.channels import GraphQLWSConsumer\n", "strawberry.channels"),
     ],
 )

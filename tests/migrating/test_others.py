@@ -55,16 +55,12 @@ channels_redis
 django-channels-extra==1
 channels-presence
 """.replace("\n", "\r\n")
-    stays = (
-        "stays while CHANNEL_LAYERS names it; the channels that it requires is installed, and "
-        "shadowed by headrace.as_channels.install()"
-    )
     assert said("requirements/base.txt", lines) == [
         (2, "Channels: require headrace in its place"),
         (3, "channels[daphne]: require headrace in its place"),
         (4, "daphne: headrace has a server, so nothing comes in its place"),
-        (5, f"channels-redis: {stays}"),
-        (6, f"channels_redis: {stays}"),
+        (5, "channels-redis: require headrace[redis] in its place"),
+        (6, "channels_redis: require headrace[redis] in its place"),
     ]
 
 

@@ -86,14 +86,12 @@ def test_names_of_modules():
     )
 
 
-def test_the_redis_layer_waits_for_its_release():
+def test_both_redis_layers_become_one():
     layers = 'CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}\n'
-    stays(layers, (1, "keep channels_redis"))
     becomes(
         layers + 'x = "channels_redis.pubsub.RedisPubSubChannelLayer"\n',
         layers.replace("channels_redis.core", "headrace.layers.redis")
         + 'x = "headrace.layers.redis.RedisChannelLayer"\n',
-        redis=True,
     )
 
 

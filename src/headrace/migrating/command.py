@@ -15,7 +15,6 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -58,8 +57,7 @@ def run(options: argparse.Namespace) -> int:
             "migrate-imports reads Python with libcst, which is not installed: "
             "pip install 'headrace[migrate]'"
         ) from None
-    redis = find_spec("headrace.layers.redis") is not None
-    found = project.survey(options.paths, redis=redis)
+    found = project.survey(options.paths)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for a terminal that knows no Unicode

@@ -16,6 +16,7 @@ __all__ = [
     "ELSEWHERE",
     "LOGGERS",
     "MODULES",
+    "REDIS_LAYER",
     "REDIS_LAYERS",
     "RENAMED",
     "THIRD_PARTY",
@@ -187,7 +188,8 @@ LOGGERS: Mapping[str, str] = {
     "daphne.ws_protocol": "headrace.server",
 }
 
-#: The layers of channels_redis; both become one class.
+REDIS_LAYER = "headrace.layers.redis.RedisChannelLayer"
+#: The layers of channels_redis; both become that one.
 REDIS_LAYERS = frozenset(
     {
         "channels_redis.core.RedisChannelLayer",
@@ -214,7 +216,6 @@ THIRD_PARTY = {
     "channels_postgres",
     "channels_presence",
     "channels_rabbitmq",
-    "channels_redis",
     "channels_valkey",
     "channels_yroom",
     "channelsmultiplexer",
@@ -303,6 +304,8 @@ def advice_for_import(module: str) -> str | None:
         return f"{module} belongs to Daphne: {advice or 'Headrace has a server of its own'}"
     if root == "asgi_redis":
         return "asgi_redis is of Channels 1: it works with no later one"
+    if root == "channels_redis":
+        return f"{module}: import {REDIS_LAYER} in its place (pip install 'headrace[redis]')"
     package = next((name for name in _prefixes(module.split(".")) if name in THIRD_PARTY), None)
     if package is None:
         return None

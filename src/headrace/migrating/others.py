@@ -83,10 +83,7 @@ def _of(match: re.Match[str]) -> str:
         return f"{written}: require headrace in its place"
     if name == "daphne":
         return f"{written}: headrace has a server, so nothing comes in its place"
-    return (
-        f"{written}: stays while CHANNEL_LAYERS names it; the channels that it requires is "
-        "installed, and shadowed by headrace.as_channels.install()"
-    )
+    return f"{written}: require headrace[redis] in its place"
 
 
 def _suggested(line: str) -> str | None:

@@ -60,7 +60,7 @@ class Survey:
     unread: list[tuple[Path, str]] = field(default_factory=list)
 
 
-def survey(paths: Sequence[Path], *, redis: bool = False) -> Survey:
+def survey(paths: Sequence[Path]) -> Survey:
     """Look through files and folders. ConfigurationError for a path that isn't there."""
     files = list(dict.fromkeys(file for path in paths for file in _files(path)))
     _refuse_a_channels_of_its_own(files)
@@ -70,7 +70,7 @@ def survey(paths: Sequence[Path], *, redis: bool = False) -> Survey:
     for file in files:
         try:
             if file.suffix in (".py", ".pyi"):
-                migrated = _python(found, file, redis=redis, own=own)
+                migrated = _python(found, file, own=own)
                 if migrated.apps:
                     apps.append((file, migrated))
             else:
@@ -119,11 +119,11 @@ def dependants() -> list[str]:
     return sorted(found)
 
 
-def _python(found: Survey, file: Path, *, redis: bool, own: frozenset[str]) -> Migrated:
+def _python(found: Survey, file: Path, *, own: frozenset[str]) -> Migrated:
     data = file.read_bytes()
     encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
     source = data.decode(encoding)
-    migrated = migrate(source, name=file.name, redis=redis, own=own)
+    migrated = migrate(source, name=file.name, own=own)
     if migrated.source != source:
         found.changes.append(Change(file, source, migrated.source, encoding))
     found.remarks += [(file, remark) for remark in migrated.remarks]

@@ -38,14 +38,11 @@ class Migrated:
     apps: tuple[App, ...] = ()
 
 
-def migrate(
-    source: str, *, name: str = "", redis: bool = False, own: frozenset[str] = frozenset()
-) -> Migrated:
+def migrate(source: str, *, name: str = "", own: frozenset[str] = frozenset()) -> Migrated:
     """Move one module from Channels to Headrace.
 
-    ``name`` is that of its file, ``redis`` says that Headrace's Redis layer is there, ``own``
-    are the top-level modules of the project. Raises Unreadable for what is no Python that can
-    be given back to the byte.
+    ``name`` is that of its file, ``own`` are the top-level modules of the project. Raises
+    Unreadable for what is no Python that can be given back to the byte.
     """
     if not _MENTIONS.search(source) or not _is_concerned(
         check_syntax(source.removeprefix("\ufeff"))
@@ -53,7 +50,7 @@ def migrate(
         return Migrated(source)
     module = Module(source)
     rewrite_imports(module, own=own)
-    apps = rewrite_strings(module, redis=redis, script=name in ("setup.py", "noxfile.py"))
+    apps = rewrite_strings(module, script=name in ("setup.py", "noxfile.py"))
     remark_idioms(module, name=name)
     new = apply(source, module.edits)
     if new != source:

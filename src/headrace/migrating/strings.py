@@ -17,6 +17,7 @@ from .installed_apps import App, rewrite_installed_apps
 from .module import Module, Unreadable, dotted
 from .names import (
     LOGGERS,
+    REDIS_LAYER,
     REDIS_LAYERS,
     Missing,
     advice_for_import,
@@ -46,7 +47,7 @@ _TAKES_MODULE = {
 _TAKES_LOGGER = {"assertLogs", "assertNoLogs", "at_level", "getLogger", "get_logger", "set_level"}
 
 
-def rewrite_strings(module: Module, *, redis: bool, script: bool = False) -> list[App]:
+def rewrite_strings(module: Module, *, script: bool = False) -> list[App]:
     """Find edits and remarks for all strings; return where the settings name Headrace's app.
 
     ``redis`` says that Headrace's Redis layer is there to be named; ``script``, that the module
@@ -62,7 +63,7 @@ def rewrite_strings(module: Module, *, redis: bool, script: bool = False) -> lis
         if isinstance(module.parent(node), cst.ConcatenatedString):
             continue
         if value in REDIS_LAYERS:
-            _redis(module, node, value, redis=redis)
+            _put(module, node, value, REDIS_LAYER)
         elif is_gone_backend(value):
             module.remark(
                 node, f"{value} is of Channels 1: CHANNEL_LAYERS takes headrace.layers.… classes"
@@ -132,19 +133,6 @@ def _call_around(module: Module, node: cst.CSTNode) -> cst.Call | None:
     argument = module.parent(node)
     call = module.parent(argument) if isinstance(argument, cst.Arg) else None
     return call if isinstance(call, cst.Call) else None
-
-
-def _redis(module: Module, node: cst.SimpleString, value: str, *, redis: bool) -> None:
-    new = "headrace.layers.redis.RedisChannelLayer"
-    if redis:
-        _put(module, node, value, new)
-        return
-    module.remark(
-        node,
-        f"{value} stays: this release of Headrace has no Redis layer yet. Until there is {new}, "
-        "keep channels_redis and call headrace.as_channels.install() at the top of the settings "
-        "module",
-    )
 
 
 def _names_logger(module: Module, node: cst.CSTNode) -> bool:
