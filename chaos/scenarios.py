@@ -117,6 +117,16 @@ def _redis(directory: Path) -> Iterator[World]:
 
 
 @contextlib.contextmanager
+def _impatient(directory: Path) -> Iterator[World]:
+    """A server that cuts off who does not read."""
+    from tests.layers.redis.servers import RedisServer
+
+    del directory
+    with RedisServer(appendonly="yes", client_output_buffer_limit="pubsub 512kb 256kb 1") as server:
+        yield World(_redis_layer([server.url]), servers=server)
+
+
+@contextlib.contextmanager
 def _proxied(directory: Path) -> Iterator[World]:
     with _redis(directory) as world, Proxy(world.servers.port) as proxy:
         world.layer = _redis_layer([f"redis://127.0.0.1:{proxy.port}"])
@@ -252,7 +262,7 @@ def the_server_is_paused(stage: Stage, world: World) -> None:
     for _ in stage.acts():
         world.servers.pause()
         try:
-            stage.sleep(stage.chance.choice((0.2, 1.0, 4.0)))
+            stage.sleep(stage.chance.choice((0.2, 1.0, 4.0, 7.0)))
         finally:
             world.servers.resume()
 
@@ -280,11 +290,11 @@ def the_network_fails(stage: Stage, world: World) -> None:
                 proxy.cut()
             case "hold":
                 proxy.hold()
-                stage.sleep(stage.chance.choice((0.3, 1.0, 4.0)))
+                stage.sleep(stage.chance.choice((0.3, 1.0, 4.0, 7.0)))
                 proxy.release()
             case "swallow":
                 proxy.swallow()
-                stage.sleep(stage.chance.choice((0.1, 1.0, 4.0)))
+                stage.sleep(stage.chance.choice((0.1, 1.0, 4.0, 7.0)))
                 proxy.release()
 
 
@@ -492,6 +502,18 @@ SCENARIOS = (
         world=_redis,
         play=a_receiver_is_stopped,
         may=OUTAGE,
+    ),
+    Scenario(
+        key="redis-full",
+        title="redis: the same, and the server cuts off who does not read",
+        world=_impatient,
+        play=a_receiver_is_stopped,
+        may=OUTAGE,
+        parts={
+            "one": Part(members=2, senders=1),
+            "two": Part(members=2, senders=1),
+            "views": Part(senders=4, rate=300),
+        },
     ),
     Scenario(
         key="redis-slow",
