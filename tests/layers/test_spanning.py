@@ -423,7 +423,6 @@ class TestSynchronousCallers:
         await asyncio.to_thread(here.send_sync, channel, {"type": "direct"})
         assert here.stats["unreachable"] == 1
 
-
     async def test_they_are_not_called_where_a_loop_would_have_to_wait(self, here):
         for send, name in ((here.send_sync, "work"), (here.group_send_sync, "room")):
             with pytest.raises(RuntimeError, match="instead"):

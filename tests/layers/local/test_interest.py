@@ -115,6 +115,13 @@ def test_a_slot_that_cannot_be_cleaned_is_not_kept(table, monkeypatch):
     assert table.take_slot(FIRST).number == 1
 
 
+def test_a_slot_is_not_taken_in_a_table_that_is_gone(table, directory):
+    os.unlink(directory / "table")
+    Interest(directory)
+    with pytest.raises(FileNotFoundError, match="the table has been removed"):
+        table.take_slot(FIRST)
+
+
 def test_an_abandoned_table_says_so_to_all(table, directory):
     other = Interest(directory)
     assert not other.abandoned

@@ -381,7 +381,7 @@ def test_who_was_only_forked_and_killed_keeps_no_slot(directory):
         os.waitpid(parent, 0)
         child = int(os.read(reading, 10))
         asyncio.run(layer.new_channel())
-        assert layer._slot.number == 1, layer._slot.number
+        assert layer._own.slot.number == 1, layer._own.slot.number
         os.kill(child, signal.SIGKILL)
         asyncio.run(layer.close())
         """,

@@ -17,7 +17,6 @@ import fcntl
 import mmap
 import os
 import tempfile
-import weakref
 import zlib
 
 from .directory import Directory
@@ -57,9 +56,6 @@ class Interest:
         try:
             self.inode = os.fstat(fd).st_ino
             self._map = mmap.mmap(fd, _SIZE)
-            self._fd = os.dup(fd)
-            # Not closed by hand: a sender in another thread may look at it still.
-            weakref.finalize(self, os.close, self._fd)
         finally:
             os.close(fd)
 
@@ -119,6 +115,7 @@ class Interest:
             lock = self._lock(number)
             if lock is not None:
                 try:
+                    self._allocate(number)
                     self._clean(number)
                 except BaseException:
                     os.close(lock)
@@ -145,8 +142,19 @@ class Interest:
         self._map[_ROWS + slot * _BUCKETS + bucket] = wanted
 
     def clear_row(self, slot: int) -> None:
-        """Forget what is set in a row, and see to it that there is memory for it."""
-        os.pwrite(self._fd, bytes(_BUCKETS), _ROWS + slot * _BUCKETS)
+        """Forget what is set in a row."""
+        at = _ROWS + slot * _BUCKETS
+        self._map[at : at + _BUCKETS] = bytes(_BUCKETS)
+
+    def _allocate(self, slot: int) -> None:
+        """See to it that there is memory for a row, as in ``_make``."""
+        fd = os.open(self._directory / "table", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if os.fstat(fd).st_ino != self.inode:
+                raise FileNotFoundError(f"{self._directory.path}: the table has been removed")
+            os.pwrite(fd, bytes(_BUCKETS), _ROWS + slot * _BUCKETS)
+        finally:
+            os.close(fd)
 
     def _lock(self, number: int) -> int | None:
         """Return the locked file of a slot, or None if a living process has it."""

@@ -8,8 +8,6 @@ Rules of this file:
 - A process that only sends has no slot and listens to nobody.
 - The directory, the table, a socket may be gone at any time, with what was in them: then
   all is made anew, and that is a gap.
-- The lock guards what this process has open. It is held for the shortest time, never while
-  the hub is called, and taken within the hub's.
 """
 
 import asyncio
@@ -17,26 +15,29 @@ import atexit
 import contextlib
 import logging
 import os
-import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Concatenate, ParamSpec, TypeVar
 
 from ...codecs import encode_event
 from ...exceptions import ChannelFull, InvalidChannelLayerError
 from ..base import Capacities, Sink
 from ..spanning import MAX_MESSAGE_BYTES, SpanningChannelLayer
 from .directory import Directory, default_path
+from .holdings import Holdings
 from .inlets import Door
-from .interest import QUEUE, Interest, Slot, bucket_of
+from .interest import QUEUE, Interest, bucket_of
 from .named import NamedChannels
 from .peers import Flusher, Outcome, Peer, wait_for, wait_for_sync
 from .queue import Queue
 
 __all__ = ["LocalChannelLayer"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 logger = logging.getLogger("headrace.layers")
 
@@ -108,14 +109,11 @@ class LocalChannelLayer(SpanningChannelLayer):
         _open_layers.add(self)
 
     def _begin(self) -> None:
-        self._lock = threading.RLock()
-        self._directory: Directory | None = None
-        self._table: Interest | None = None
-        self._slot: Slot | None = None
-        self._door: Door | None = None
-        self._queue: Queue | None = None
-        self._flusher = Flusher(self.gap_frame)
-        self._peers: dict[str, Peer] = {}
+        self._own = Holdings()
+        # For one that nobody closes. Not at the end of the process: see below.
+        self._finalizer = weakref.finalize(self, self._own.shut)
+        self._finalizer.atexit = False
+        self._flusher = Flusher(_weakly(self, LocalChannelLayer.gap_frame, b""))
         # What this process wants to hear of: how many names in each bucket.
         self._wanted: Counter[int] = Counter()
         self._named = NamedChannels(self._queue_files, want=self._want, nudge=self._nudge)
@@ -134,10 +132,10 @@ class LocalChannelLayer(SpanningChannelLayer):
     async def close(self) -> None:
         """Let go of everything: sockets, slot, files. What is used again opens again."""
         await super().close()
-        await self._flushed()
-        if self._door is not None:
-            await self._door.close()
-        self._shut()
+        await wait_for(list(self._own.peers.values()), at_most_s=_FAREWELL_S)
+        if self._own.door is not None:
+            await self._own.door.close()
+        self._own.shut()
 
     def attach(self, channel: str, sink: Sink) -> None:
         """Push the channel's messages to the sink, beginning with those that waited.
@@ -151,40 +149,40 @@ class LocalChannelLayer(SpanningChannelLayer):
 
     def _open(self) -> Interest:
         """Return the table; it is looked now and then whether it is still the one."""
-        table = self._table
+        table = self._own.table
         if table is not None and time.monotonic() < self._next_look and not table.abandoned:
             return table
-        with self._lock:
+        with self._own.lock:
             self._next_look = time.monotonic() + self.LOOK_INTERVAL_S
-            if self._table is not None:
+            if self._own.table is not None:
                 if self._intact():
                     self._has_sent = False
                 else:
-                    self._reopen(self._table)
-            if self._table is None:
+                    self._reopen(self._own.table)
+            if self._own.table is None:
                 given = self._given_directory
-                self._directory = Directory(self.directory, with_parent=given is None)
+                self._own.directory = Directory(self.directory, with_parent=given is None)
                 try:
-                    self._table = Interest(self._directory)
+                    self._own.table = Interest(self._own.directory)
                 except BaseException:
-                    self._directory.close()
-                    self._directory = None
+                    self._own.directory.close()
+                    self._own.directory = None
                     raise
-            if self._peers:
-                living = set(self._table.processes())
-                for process in [process for process in self._peers if process not in living]:
-                    self._peers.pop(process).close()
-            return self._table
+            if self._own.peers:
+                living = set(self._own.table.processes())
+                for process in [process for process in self._own.peers if process not in living]:
+                    self._own.peers.pop(process).close()
+            return self._own.table
 
     def _intact(self) -> bool:
-        assert self._directory is not None
-        assert self._table is not None
-        if self._table.abandoned:
+        assert self._own.directory is not None
+        assert self._own.table is not None
+        if self._own.table.abandoned:
             return False
-        files = [("table", self._table.inode)]
-        if self._door is not None:
-            files.append((self._door.name, self._door.inode))
-        return self._directory.intact(*files)
+        files = [("table", self._own.table.inode)]
+        if self._own.door is not None:
+            files.append((self._own.door.name, self._own.door.inode))
+        return self._own.directory.intact(*files)
 
     def _reopen(self, old: Interest) -> None:
         """Begin again where the directory, or what we need in it, was removed.
@@ -195,14 +193,14 @@ class LocalChannelLayer(SpanningChannelLayer):
         reason = f"directory {self.directory} was removed, or files in it"
         logger.warning("%s: it is made anew", reason)
         has_sent, self._has_sent = self._has_sent, False
-        self._close_files()
+        self._own.close_files()
         table = self._open()
         if table.inode != old.inode:
             # Whoever has it still sees it at once, and need not wait until it looks.
             old.abandon()
-        if self._door is not None:
-            self._appear(table, self._door)
-            if (seat := self._door.seat) is not None:
+        if self._own.door is not None:
+            self._appear(table, self._own.door)
+            if (seat := self._own.door.seat) is not None:
                 with contextlib.suppress(RuntimeError):
                     seat.call_soon_threadsafe(self.tell_gap, reason)
         if has_sent:
@@ -212,99 +210,69 @@ class LocalChannelLayer(SpanningChannelLayer):
                     self._send_to(process, gap)
         self._named.wake()
 
-    def _close_files(self) -> None:
-        if self._slot is not None:
-            self._slot.release()
-        if self._queue is not None:
-            self._queue.close()
-        if self._directory is not None:
-            self._directory.close()
-        # The table is let go of when the last sender that looks at it has.
-        self._slot = self._queue = self._directory = self._table = None
-
     def _listen(self) -> None:
         """See to it that this process is reached: on a loop that is running, best on the hub's."""
         here = asyncio.get_running_loop()
-        door = self._door
-        if door is not None and self._slot is not None and time.monotonic() < self._next_look:
+        door = self._own.door
+        if door is not None and self._own.slot is not None and time.monotonic() < self._next_look:
             seat = door.seat
             if seat is here or (seat is not None and self._here.home is not here):
                 return
-        with self._lock:
+        with self._own.lock:
             table = self._open()
-            if self._door is None:
-                self._door = Door(
-                    self.process,
-                    longest_bytes=self.max_message_bytes + _HEAD_BYTES,
-                    take=self.received,
-                    gap=self.tell_gap,
-                    refuse=self.note_undecodable,
-                )
-            if self._slot is None:
-                self._appear(table, self._door)
-            seat = self._door.seat
+            if self._own.door is None:
+                self._own.door = self._new_door()
+            if self._own.slot is None:
+                self._appear(table, self._own.door)
+            seat = self._own.door.seat
             if seat is None or (seat is not here and self._here.home is here):
-                self._door.sit(here)
+                self._own.door.sit(here)
                 self._look = object()
-                here.call_later(self.LOOK_INTERVAL_S, self._look_after, self._look)
+                self._look_later()
+
+    def _new_door(self) -> Door:
+        return Door(
+            self.process,
+            longest_bytes=self.max_message_bytes + _HEAD_BYTES,
+            take=_weakly(self, LocalChannelLayer.received, None),
+            gap=_weakly(self, LocalChannelLayer.tell_gap, None),
+            refuse=_weakly(self, LocalChannelLayer.note_undecodable, None),
+        )
 
     def _appear(self, table: Interest, door: Door) -> None:
         """Listen, take a slot, say what is wanted: from now on others see this process."""
-        assert self._directory is not None
-        door.open(self._directory)
-        self._slot = table.take_slot(self.process)
+        assert self._own.directory is not None
+        door.open(self._own.directory)
+        self._own.slot = table.take_slot(self.process)
         for bucket in self._wanted:
-            self._slot.set(bucket, wanted=True)
-        self._slot.show()
+            self._own.slot.set(bucket, wanted=True)
+        self._own.slot.show()
 
-    def _look_after(self, look: object) -> None:
-        """Look whether all is there still, for a process that only listens."""
-        if self._door is None or look is not self._look:
-            return
-        loop = asyncio.get_running_loop()
-        loop.call_later(self.LOOK_INTERVAL_S, self._look_after, look)
+    def _look_later(self) -> None:
+        """Look now and then whether all is there still, for a process that only listens."""
+        look = _weakly(self, LocalChannelLayer._look_now, None)
+        asyncio.get_running_loop().call_later(self.LOOK_INTERVAL_S, look, self._look)
+
+    def _look_now(self, look: object) -> None:
+        if look is not self._look or self._own.door is None:
+            return  # the timer of a loop that was left
+        self._look_later()
         self._next_look = 0.0
         try:
             self._listen()
         except (OSError, InvalidChannelLayerError):
             logger.exception("directory %s can't be used: it will be tried again", self.directory)
 
-    def _shut(self) -> None:
-        """Close everything, at once, from any thread. What is used again opens again."""
-        with self._lock:
-            door, self._door = self._door, None
-            peers, self._peers = self._peers, {}
-            self._close_files()
-        if door is not None:
-            door.shut()
-        for peer in peers.values():
-            peer.close()
-
     def _forked(self) -> None:
-        # Not ours, and their locks may be held by threads that are not here.
-        if self._door is not None:
-            self._door.shut(forked=True)
-        for peer in self._peers.values():
-            peer.abandon()
-        if self._slot is not None:
-            self._slot.abandon()
-        if self._queue is not None:
-            # SQLite: a connection is neither used nor closed in a forked child.
-            _inherited.append(self._queue)
-        if self._directory is not None:
-            self._directory.close()
+        self._finalizer.detach()
+        self._own.abandon()
         super()._forked()
-
-    def __del__(self) -> None:
-        # One that nobody has closed: its loop, if it had one, is gone.
-        with contextlib.suppress(Exception):
-            self._shut()
 
     # Interest
 
     def _want(self, name: str, wanted: bool) -> None:
         bucket = bucket_of(name)
-        with self._lock:
+        with self._own.lock:
             if wanted:
                 self._wanted[bucket] += 1
                 if self._wanted[bucket] > 1:
@@ -314,8 +282,8 @@ class LocalChannelLayer(SpanningChannelLayer):
                 if self._wanted[bucket]:
                     return
                 del self._wanted[bucket]
-            if self._slot is not None:
-                self._slot.set(bucket, wanted=wanted)
+            if self._own.slot is not None:
+                self._own.slot.set(bucket, wanted=wanted)
 
     def _interest_changed(self, group: str, here: bool) -> None:
         self._want(group, here)
@@ -330,15 +298,15 @@ class LocalChannelLayer(SpanningChannelLayer):
     # To other processes
 
     def _peer(self, process: str) -> Peer:
-        peer = self._peers.get(process)
+        peer = self._own.peers.get(process)
         if peer is None:
-            with self._lock:
+            with self._own.lock:
                 self._open()
-                assert self._directory is not None
+                assert self._own.directory is not None
                 peer = Peer(
-                    process, self.process, self._directory, self._flusher, self.buffer_bytes
+                    process, self.process, self._own.directory, self._flusher, self.buffer_bytes
                 )
-                peer = self._peers.setdefault(process, peer)
+                peer = self._own.peers.setdefault(process, peer)
         return peer
 
     def _send_to(
@@ -352,8 +320,8 @@ class LocalChannelLayer(SpanningChannelLayer):
         return outcome, peer
 
     def _hang_up(self, process: str) -> None:
-        with self._lock:
-            peer = self._peers.pop(process, None)
+        with self._own.lock:
+            peer = self._own.peers.pop(process, None)
         if peer is not None:
             peer.close()
         if not self._open().bury(process) and self._may_report():
@@ -451,25 +419,23 @@ class LocalChannelLayer(SpanningChannelLayer):
             if process != self.process:
                 self._send_to(process, frame)
 
-    async def _flushed(self) -> None:
-        await wait_for(list(self._peers.values()), at_most_s=_FAREWELL_S)
-
-    def flushed_sync(self) -> None:
-        """Wait, for a while, until the others have read what was sent to them."""
-        wait_for_sync(list(self._peers.values()), at_most_s=_FAREWELL_S)
+    def shut_sync(self) -> None:
+        """Do what ``close`` does, where no event loop is left: at the end of the process."""
+        wait_for_sync(list(self._own.peers.values()), at_most_s=_FAREWELL_S)
+        self._own.shut()
 
     # Named channels
 
     def _queue_files(self) -> tuple[Queue, Interest]:
-        with self._lock:
+        with self._own.lock:
             table = self._open()
-            if self._queue is None:
-                assert self._directory is not None
-                queue = Queue(self._directory / "queue")
+            if self._own.queue is None:
+                assert self._own.directory is not None
+                queue = Queue(self._own.directory / "queue")
                 for bucket in queue.buckets():
                     table.set(QUEUE, bucket, wanted=True)
-                self._queue = queue
-            return self._queue, table
+                self._own.queue = queue
+            return self._own.queue, table
 
     def _nudge(self, channel: str) -> None:
         table = self._open()
@@ -511,8 +477,19 @@ class LocalChannelLayer(SpanningChannelLayer):
         await self._named.patiently(self._named.clear)
 
 
-#: Connections of SQLite that a forked child must not close.
-_inherited: list[Queue] = []
+def _weakly(
+    layer: LocalChannelLayer, method: Callable[Concatenate[LocalChannelLayer, P], T], otherwise: T
+) -> Callable[P, T]:
+    """Return a call of the method that does not keep the layer: one that nobody has may go."""
+    me = weakref.ref(layer)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        layer = me()
+        return otherwise if layer is None else method(layer, *args, **kwargs)
+
+    return call
+
+
 _open_layers: "weakref.WeakSet[LocalChannelLayer]" = weakref.WeakSet()
 
 
@@ -521,5 +498,4 @@ def _leave() -> None:
     """Let a process that ends send what it has to, and take its files with it."""
     for layer in list(_open_layers):
         with contextlib.suppress(Exception):
-            layer.flushed_sync()
-            layer._shut()  # noqa: SLF001
+            layer.shut_sync()
