@@ -146,7 +146,7 @@ def _target(results: Results, target: Target) -> list[str]:
         return [target.text, "–", "–", "not measured"]
     reference = results.best(target.beside, target.beside_workload or work)
     marks = results.marks(reference or "", target.beside_workload or work)
-    verdict = _verdict(found.median >= target.limit)
+    verdict = _verdict((by_cpu if target.by_cpu else found).median >= target.limit)
     return [target.text, _span(found, _times) + marks, _span(by_cpu, _times), verdict]
 
 
