@@ -337,13 +337,18 @@ class Cluster:
 
     def move(self, slot):
         """Give one slot, with what is in it, to another node."""
+        self.end_move(slot, *self.begin_move(slot))
+
+    def begin_move(self, slot):
+        """Begin with that: what is new in the slot is to be at its next node."""
         source = self.owner(slot)
         target = next(node for node in self.nodes if node is not source)
-        ids = {node: node.ask("CLUSTER", "MYID") for node in self.nodes}
-        target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
-        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+        target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.ask("CLUSTER", "MYID"))
+        source.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", target.ask("CLUSTER", "MYID"))
+        return source, target
+
+    def end_move(self, slot, source, target):
         while keys := source.ask("CLUSTER", "GETKEYSINSLOT", slot, 100):
             source.ask("MIGRATE", *target.address, "", 0, 5000, "KEYS", *keys)
         for node in (target, source, *self.nodes):
-            node.ask("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
-        return target
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", target.ask("CLUSTER", "MYID"))

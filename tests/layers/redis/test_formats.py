@@ -16,6 +16,7 @@ json_values = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
 )
 events = st.lists(json_values, min_size=1) | st.dictionaries(st.text(), json_values)
 

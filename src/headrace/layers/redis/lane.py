@@ -200,7 +200,6 @@ class Lane:
     def _conclude(self, order: Order, refusal: Refusal | None) -> bool:
         """Tell the sender what came of an order, or try again; True to use another connection."""
         if refusal is None:
-            self.problem = None
             if order.done is not None:
                 order.done(order.result, None)
             return False
@@ -217,7 +216,7 @@ class Lane:
             self._redirect(order, verdict)
         else:
             order.uncertain = False
-            self.problem = refusal
+            order.problem = refusal
             pause_s = random.uniform(*_LATER_S)  # noqa: S311
             asyncio.get_running_loop().call_later(pause_s, self.add, order)
         return verdict is Verdict.ELSEWHERE

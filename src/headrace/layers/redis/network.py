@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import inspect
 import logging
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -39,6 +40,8 @@ logger = logging.getLogger("headrace.layers.redis")
 _WAITING_BYTES = 64 << 20
 #: How often a cluster is asked at most, while its answers are of no use.
 _LOOK_S = 0.2
+#: Of names that a server refuses, one is logged in so many seconds.
+_REFUSALS_S = 30.0
 #: How many primaries of one set of servers are listened to, former ones among them.
 _PRIMARIES = 3
 #: What a forked child has inherited and can't use.
@@ -118,6 +121,7 @@ class Node:
         self.label = label
         self._mode = "cluster" if plan.cluster is not None else "standalone"
         self._was_lost = False
+        self._next_refusal_logged = 0.0
         setting = plan.cluster or host
         self._interval_s = plan.interval_s(setting)
         self._reply_timeout_s = plan.reply_timeout_s(setting)
@@ -226,7 +230,10 @@ class Node:
 
     def refused(self, name: str, error: Exception) -> None:
         """See ``Listener``."""
-        logger.error("%s", error)
+        now = time.monotonic()
+        if now >= self._next_refusal_logged:
+            self._next_refusal_logged = now + _REFUSALS_S
+            logger.error("what is published to %s is not heard: %s", name, error)
         self._network.settle_waiters(name, error)
 
     def moved(self) -> None:
@@ -242,7 +249,7 @@ class Node:
         if not self._was_lost:
             self._was_lost = True
             network.application.count("disconnects")
-            logger.warning("the connection to %s is lost: %s", self.label, reason)
+            logger.warning("the connection to Redis is lost: %s", reason)
             network.call_hook(network.plan.on_disconnect, "on_disconnect", self.label)
         network.look_again()
 

@@ -67,7 +67,7 @@ class Order:
         tag: See ``names``.
     """
 
-    __slots__ = ("asking", "done", "result", "sender", "tag", "timer", "uncertain")
+    __slots__ = ("asking", "done", "problem", "result", "sender", "tag", "uncertain")
 
     #: About how many bytes it holds.
     weight = 256
@@ -79,7 +79,8 @@ class Order:
         self.result: Any = None
         #: Told of the result or the error, once; None as soon as it has been.
         self.done: Any = None
-        self.timer: Any = None
+        #: Why it was not carried out so far.
+        self.problem: Exception | None = None
         #: Whether it may have been carried out already, and by whom it was sent then.
         self.uncertain = False
         self.sender: Sender | None = None
@@ -321,7 +322,8 @@ def judge(refusal: Refusal) -> Verdict | Redirection:
 
 def failure(endpoint: Endpoint | str, refusal: Refusal) -> Exception:
     """Return the error that tells a sender that the server will not do it."""
-    if refusal.code in ("NOPERM", "NOAUTH", "WRONGPASS"):
+    # What a script may not do is an error of the script.
+    if refusal.code in ("NOPERM", "NOAUTH", "WRONGPASS") or "user executing" in refusal.text:
         return InvalidChannelLayerError(
             f"hosts in the CONFIG of CHANNEL_LAYERS: {endpoint} does not let us do this: "
             f"{refusal.text}; the layer needs +@pubsub, +@scripting, +@read, +@write, +@connection "
@@ -337,6 +339,7 @@ def failure(endpoint: Endpoint | str, refusal: Refusal) -> Exception:
 
 def unavailable(order: Order, problem: object, waited_s: float) -> ChannelLayerUnavailable:
     """Return the error for an order whose time is over."""
+    problem = order.problem or problem
     known = "it may have arrived all the same" if order.uncertain else "it was not sent"
     return ChannelLayerUnavailable(
         f"Redis can't be reached ({problem or 'no answer'}); after {waited_s:g} s {known}. "
