@@ -6,6 +6,8 @@ Rules of this file:
   what to tell whom is decided elsewhere, so its own retries are off.
 - A server that answers with an error has answered: that is a ``Refusal``, a value among the
   replies. Only what happens to the connection itself is raised, as ``Unreachable``.
+- Whatever else goes wrong with a connection, in redis-py or in the event loop, is the end of that
+  connection and of nothing more: it is ``Unreachable``, too.
 - A server that can't be used, whatever one tries, is an InvalidChannelLayerError that names the
   setting: a wrong password, a version that is too old, a node of a cluster where none was named.
 - ``Wire`` belongs to an event loop, ``SyncWire`` to whichever thread has it.
@@ -71,7 +73,6 @@ _ANSWERS = (
     exceptions.AuthenticationError,
     exceptions.BusyLoadingError,
 )
-_FAILURES = (exceptions.RedisError, OSError, EOFError, asyncio.IncompleteReadError)
 
 
 class Unreachable(Exception):
@@ -205,7 +206,7 @@ def _connecting(endpoint: Endpoint) -> Iterator[None]:
                 f"us in: {refusal.text}; see its 'username' and 'password'"
             ) from error
         raise _unreachable(endpoint, refusal) from error
-    except _FAILURES as error:
+    except Exception as error:
         raise _unreachable(endpoint, error) from error
 
 
@@ -245,11 +246,10 @@ class Wire:
         connection = self._connection
         if not connection.is_connected:  # redis-py would connect anew
             raise Unreachable(f"{self.endpoint} ({self.endpoint.setting}): closed")
+        packed = connection.pack_commands(commands)
         try:
-            await connection.send_packed_command(
-                connection.pack_commands(commands), check_health=False
-            )
-        except _FAILURES as error:
+            await connection.send_packed_command(packed, check_health=False)
+        except Exception as error:
             raise _unreachable(self.endpoint, error) from error
 
     async def read(self) -> Reply:
@@ -260,7 +260,7 @@ class Wire:
             )
         except _ANSWERS as error:
             return _refusal(error)
-        except _FAILURES as error:
+        except Exception as error:
             raise _unreachable(self.endpoint, error) from error
 
     async def exchange(self, commands: Sequence[Command]) -> list[Reply]:
@@ -280,7 +280,7 @@ class Wire:
         writer = getattr(self._connection, "_writer", None)
         if writer is not None:
             writer.transport.abort()
-        with contextlib.suppress(*_FAILURES):
+        with contextlib.suppress(Exception):
             await self._connection.disconnect(nowait=True)
 
 
@@ -306,10 +306,11 @@ class SyncWire:
     def exchange(self, commands: Sequence[Command]) -> list[Reply]:
         """Write the commands, and return the reply to each; Unreachable when it is broken."""
         connection = self._connection
+        packed = connection.pack_commands(commands)
         try:
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            connection.send_packed_command(packed, check_health=False)
             return [self._read() for _ in commands]
-        except _FAILURES as error:
+        except Exception as error:
             raise _unreachable(self.endpoint, error) from error
 
     def _read(self) -> Reply:
@@ -320,7 +321,7 @@ class SyncWire:
 
     def close(self) -> None:
         """Close the connection."""
-        with contextlib.suppress(*_FAILURES):
+        with contextlib.suppress(Exception):
             self._connection.disconnect()
 
 

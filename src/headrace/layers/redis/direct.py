@@ -73,7 +73,7 @@ class Direct:
         way: _Way | None = None
         target: Endpoint | None = None
         try:
-            for pause_s in delays():
+            for pause_s in delays(self._plan.patience_s / 5):
                 if time.monotonic() + pause_s > deadline:
                     break
                 time.sleep(pause_s)

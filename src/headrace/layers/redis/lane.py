@@ -28,15 +28,15 @@ _BYTE_S = 1e-6
 _LATER_S = (0.05, 0.2)
 
 
-def delays() -> Iterator[float]:
+def delays(longest_s: float = 2.0) -> Iterator[float]:
     """Yield the pauses before attempts to connect: none, then longer ones, no two the same."""
     yield 0.0
-    longest = 0.05
+    longest = min(0.05, longest_s)
     while True:
         # Many processes have lost the same server at the same time, and must not all come
         # back in the same moment.
         yield random.uniform(longest / 2, longest)  # noqa: S311 - nothing depends on a guess
-        longest = min(2 * longest, 2.0)
+        longest = min(2 * longest, longest_s)
 
 
 class Lane:
@@ -113,7 +113,8 @@ class Lane:
 
     async def _connect(self) -> Wire | None:
         """Return a connection; None when nobody waits for one any more."""
-        for delay_s in delays():
+        # So that whoever waits has several attempts.
+        for delay_s in delays(min(2.0, self._patience_s / 5)):
             self._hurry.clear()
             try:
                 async with asyncio.timeout(delay_s):

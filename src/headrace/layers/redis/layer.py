@@ -17,7 +17,7 @@ import time
 import weakref
 from typing import Any
 
-from ...exceptions import ChannelFull, InvalidChannelLayerError
+from ...exceptions import ChannelFull, ChannelLayerUnavailable, InvalidChannelLayerError
 from ..base import Capacities
 from ..spanning import MAX_MESSAGE_BYTES, SpanningChannelLayer
 from .config import (
@@ -173,10 +173,10 @@ class RedisChannelLayer(SpanningChannelLayer):
 
     def _open(self) -> Network:
         network = self._network
-        if network is None:
+        if network is None or not network.alive:
             with self._opening:
                 network = self._network
-                if network is None:
+                if network is None or not network.alive:
                     side = _Side(self)
                     network = Network(
                         self._plan, self.process, self._envelopes, self._new_sender, side
@@ -289,7 +289,8 @@ class RedisChannelLayer(SpanningChannelLayer):
         assert queues is not None
         while True:
             reader = Reader()
-            network.thread.call(queues.read, channel, reader)
+            if not network.thread.call(queues.read, channel, reader):
+                raise ChannelLayerUnavailable("the channel layer was closed meanwhile")
             try:
                 item = await reader.item
             except BaseException:

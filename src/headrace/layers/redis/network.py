@@ -12,6 +12,7 @@ Rules of this file:
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import inspect
 import logging
 import time
@@ -25,7 +26,7 @@ from .arrivals import Arrivals
 from .client import Unreachable, Wire
 from .config import Cluster, Endpoint, Hook, Host, SentinelSet
 from .envelopes import Envelopes
-from .lane import Lane
+from .lane import Lane, delays
 from .names import Names, shard_of, tag_of
 from .orders import Order, Redirection, Sender, unavailable
 from .subscription import Subscription
@@ -136,9 +137,10 @@ class Node:
         #: With the tasks that run them, those of former primaries first.
         self._subscriptions: dict[Subscription, asyncio.Task[None]] = {}
         self.subscription = self._subscribe({})
-        self._tasks = [network.start(self.lane.run(), f"lane to {label}")]
+        self._tasks = [network.supervise(self.lane.run, f"lane to {label}")]
         if isinstance(host, SentinelSet):
-            self._tasks.append(network.start(self._follow(host), f"primary of {label}"))
+            follow = functools.partial(self._follow, host)
+            self._tasks.append(network.supervise(follow, f"primary of {label}"))
 
     def close(self) -> None:
         """Have nothing to do with the server any more."""
@@ -163,7 +165,7 @@ class Node:
             reply_timeout_s=self._reply_timeout_s,
             missed=missed,
         )
-        task = self._network.start(subscription.run(), f"subscription to {self.label}")
+        task = self._network.supervise(subscription.run, f"subscription to {self.label}")
         self._subscriptions[subscription] = task
         return subscription
 
@@ -322,7 +324,6 @@ class Network:
         self._own_was_heard = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._look_asked = asyncio.Event()
-        self._closed = False
         self.wires: weakref.WeakSet[Wire] = weakref.WeakSet()
         self.arrivals: Arrivals
         self.thread = LoopThread(self._live, f"headrace redis {process[:4]}")
@@ -344,12 +345,12 @@ class Network:
                 self._nodes[index] = Node(self, host, f"{host} ({host.setting})")
         else:
             self.look_again()
-            self.start(self._look(), "slots")
+            self.supervise(self._look, "slots")
         self.thread.take_calls()
         try:
             await asyncio.Event().wait()
         finally:
-            self._closed = True
+            self.thread.over = True
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -358,7 +359,7 @@ class Network:
 
     def _give_up(self) -> None:
         """Tell everybody who waits that it is over."""
-        closed = ChannelLayerUnavailable("the channel layer was closed meanwhile")
+        closed = _closed()
         orders = [*self._homeless]
         for node in self._nodes.values():
             orders += node.lane.take_back()
@@ -368,6 +369,11 @@ class Network:
         for name in list(self._waiters):
             self.settle_waiters(name, closed)
         self.heard.clear()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be used, in this process. Any thread."""
+        return self.thread.alive
 
     def stop(self) -> None:
         """Close the connections, soon. Any thread."""
@@ -387,6 +393,22 @@ class Network:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    def supervise(
+        self, run: Callable[[], Coroutine[Any, Any, None]], name: str
+    ) -> asyncio.Task[None]:
+        """Run a part of the network until it stops, or returns; begin anew when it fails."""
+        return self.start(self._keep_running(run, name), name)
+
+    async def _keep_running(self, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        for pause_s in delays():
+            await asyncio.sleep(pause_s)
+            try:
+                return await run()
+            except Exception:
+                # Nobody has thought of it, and everybody depends on it.
+                logger.exception("%s has failed, and begins anew", name)
+        return None
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -419,14 +441,18 @@ class Network:
             raise ChannelFull(
                 f"{self._held} bytes wait for Redis ({self.problem or 'it is slow'}): send less"
             )
+        return self._ask(self.carry_out, order)
+
+    def _ask(self, function: Callable[..., None], *args: Any) -> asyncio.Future[Any]:
         answer = Answer(self.thread)
-        self.thread.call(self.carry_out, order, answer)
+        if not self.thread.call(function, *args, answer):
+            answer.future.set_exception(_closed())
         return answer.future
 
     def carry_out(self, order: Order, tell: Tell) -> None:
         """Have the order carried out, and tell what came of it."""
-        if self._closed:
-            tell(None, ChannelLayerUnavailable("the channel layer is closed"))
+        if self.thread.over:
+            tell(None, _closed())
             return
         self._held += order.weight
         timer = asyncio.get_running_loop().call_later(self.plan.patience_s, self._too_late, order)
@@ -562,6 +588,8 @@ class Network:
         self.thread.call(self._look_at, group)
 
     def _look_at(self, group: str) -> None:
+        if self.thread.over:
+            return
         # In this order: whoever changes it from now on, says so once more.
         self._unsettled.discard(group)
         name = self.plan.names.group(group)
@@ -576,9 +604,7 @@ class Network:
 
     def group_heard(self, group: str) -> asyncio.Future[None]:
         """Wait until what is published to the group comes here. Any thread with a loop."""
-        answer = Answer(self.thread)
-        self.thread.call(self.await_name, self.plan.names.group(group), answer)
-        return answer.future
+        return self._ask(self.await_name, self.plan.names.group(group))
 
     @property
     def listens(self) -> bool:
@@ -587,11 +613,12 @@ class Network:
 
     def listening(self) -> asyncio.Future[None]:
         """Wait until what is sent to this process comes here. Any thread with a loop."""
-        answer = Answer(self.thread)
-        self.thread.call(self._await_own, answer)
-        return answer.future
+        return self._ask(self._await_own)
 
     def _await_own(self, answer: Tell) -> None:
+        if self.thread.over:
+            answer(None, _closed())
+            return
         if self._own_was_heard:
             # The connection is being made again. Whoever is here by then will be told that
             # something may have been missed.
@@ -603,11 +630,11 @@ class Network:
 
     def await_name(self, name: str, tell: Tell) -> None:
         """Tell when the name is heard, or not wanted any more."""
+        if self.thread.over:
+            tell(None, _closed())
+            return
         if name in self.heard or name not in self._places:
             tell(None, None)
-            return
-        if self._closed:
-            tell(None, ChannelLayerUnavailable("the channel layer is closed"))
             return
         waiters = self._waiters.setdefault(name, [])
         timer = asyncio.get_running_loop().call_later(
@@ -658,6 +685,10 @@ class Network:
             self.application.missed(groups, reason)
         for channel in others:
             self.application.woken(channel)
+
+
+def _closed() -> ChannelLayerUnavailable:
+    return ChannelLayerUnavailable("the channel layer was closed meanwhile")
 
 
 async def _call(hook: Callable[[str], object], setting: str, label: str) -> None:

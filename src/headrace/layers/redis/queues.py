@@ -105,10 +105,13 @@ class Queues:
 
     def read(self, channel: str, reader: Reader) -> None:
         """Give the reader the next message of the channel that is its turn."""
+        if self._network.thread.over:
+            reader.fail(ChannelLayerUnavailable("the channel layer was closed meanwhile"))
+            return
         queue = self._channels.get(channel)
         if queue is None:
             queue = self._channels[channel] = _Queue(self._network, channel, self._process)
-            task = self._network.start(queue.run(), f"queue {channel}")
+            task = self._network.supervise(queue.run, f"queue {channel}")
             task.add_done_callback(lambda _: self._ended(channel, queue))
         queue.add(reader)
 

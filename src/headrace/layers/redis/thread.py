@@ -14,6 +14,7 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
+import logging
 import os
 import threading
 import weakref
@@ -22,6 +23,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
 __all__ = ["Answer", "LoopThread", "Tell"]
+
+logger = logging.getLogger("headrace.layers.redis")
 
 #: Takes a result or an error, once.
 Tell: TypeAlias = Callable[[Any, BaseException | None], None]
@@ -45,6 +48,8 @@ class LoopThread:
         self._task: asyncio.Task[None] | None = None
         self.loop = _new_loop()
         self._pid = os.getpid()
+        #: Whether ``main`` has ended: calls are still made, and may see that.
+        self.over = False
         #: Settled when the thread has done its work.
         self.ended: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -61,12 +66,15 @@ class LoopThread:
             self._task = loop.create_task(self._main())
             with contextlib.suppress(asyncio.CancelledError):
                 loop.run_until_complete(self._task)
+        except Exception:
+            logger.exception("the thread %s has failed", self._thread.name)
+        finally:
+            self.over = True
             self.take_calls()
             self._send_answers()
             # Connections are closed in the next turn.
             loop.run_until_complete(asyncio.sleep(0))
             loop.run_until_complete(loop.shutdown_asyncgens())
-        finally:
             asyncio.set_event_loop(None)
             loop.close()
             self.ended.set_result(None)
@@ -75,13 +83,19 @@ class LoopThread:
         """Wait for the thread to be gone, once it has ``ended``: that takes no time."""
         self._thread.join(_STOP_S)
 
-    def call(self, function: Callable[..., None], *args: Any) -> None:
-        """Make a call on the loop, soon, and in the order of the calls. Any thread."""
+    def call(self, function: Callable[..., None], *args: Any) -> bool:
+        """Make a call on the loop, soon, and in the order of the calls. Any thread.
+
+        False: it has ended, and makes no more calls.
+        """
         self._incoming.append((function, args))
         if not self._awake:
             self._awake = True
-            with contextlib.suppress(RuntimeError):  # it is closed
+            try:
                 self.loop.call_soon_threadsafe(self.take_calls)
+            except RuntimeError:  # it is closed
+                return False
+        return True
 
     def take_calls(self) -> None:
         """Make the calls that wait."""
@@ -112,7 +126,7 @@ class LoopThread:
     @property
     def alive(self) -> bool:
         """Whether it runs, in this process."""
-        return self._thread.is_alive() and self._pid == os.getpid()
+        return not self.over and self._pid == os.getpid()
 
     def stop(self) -> None:
         """End it, soon. Any thread."""
