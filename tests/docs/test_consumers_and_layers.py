@@ -10,7 +10,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.test import RequestFactory, override_settings
 
-from headrace.layers import InMemoryChannelLayer
+from headrace.layers import InMemoryChannelLayer, channel_layers
 from headrace.server.config import Config
 from headrace.server.server import Server
 from headrace.testing import HttpCommunicator, WebsocketCommunicator
@@ -139,12 +139,45 @@ async def test_from_a_view_and_from_a_coroutine(layers, consumers):
     await communicator.disconnect()
 
 
+def configurations():
+    """Return the layers that the page configures, in its order."""
+    text = (DOCS / "layers.md").read_text()
+    blocks = re.findall(r"^```python\nCHANNEL_LAYERS = (.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [ast.literal_eval(block) for block in blocks]
+
+
 async def test_the_configuration(layers):
-    with override_settings(CHANNEL_LAYERS=layers.CHANNEL_LAYERS):
+    with override_settings(CHANNEL_LAYERS=configurations()[0]):
         layer = layers.get_channel_layer()
         assert isinstance(layer, InMemoryChannelLayer)
         assert layer.get_capacity("thumbnails.make") == 1000
         await layers.test_work_is_done()
+
+
+@pytest.mark.parametrize("configuration", configurations())
+def test_each_configuration_makes_a_layer(configuration):
+    with override_settings(CHANNEL_LAYERS=configuration):
+        for alias, config in configuration.items():
+            layer = channel_layers[alias]
+            assert type(layer).__name__ == config["BACKEND"].rpartition(".")[2]
+            for name, value in config.get("CONFIG", {}).items():
+                if name in ("capacity", "expiry", "directory", "prefix"):
+                    assert getattr(layer, name) == value
+
+
+async def test_a_consumer_tells_its_client_of_a_gap(layers):
+    layer = layers.get_channel_layer()
+    client = WebsocketCommunicator(layers.ScoresConsumer.as_asgi(), "/")
+    await client.connect()
+    layer._hub.tell_gap("it broke", ["scores"])
+    assert await client.receive_json_from() == {
+        "stale": True,
+        "groups": ["scores"],
+        "why": "it broke",
+    }
+    await layer.group_send("scores", {"type": "scores.changed", "scores": [1]})
+    assert await client.receive_json_from() == [1]
+    await client.disconnect()
 
 
 def test_the_suites_of_the_page(layers, tmp_path):
