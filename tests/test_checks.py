@@ -297,6 +297,11 @@ def test_an_application_for_workers(settings, project, layers, ids):
     assert found(include_deployment_checks=True) == ids
 
 
+def test_a_default_that_processes_share_is_no_problem(settings, project, monkeypatch):
+    monkeypatch.setenv("HEADRACE_DEFAULT_LAYER", "local")
+    test_an_application_for_workers(settings, project, None, [])
+
+
 # Databases, other applications, Headrace's own setting
 
 

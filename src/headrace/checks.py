@@ -42,7 +42,7 @@ from django.utils.module_loading import import_string
 
 from . import as_channels, conf
 from .auth import BearerTokenMiddleware
-from .layers import InMemoryChannelLayer
+from .layers import InMemoryChannelLayer, channel_layers
 from .middleware import BaseMiddleware
 from .routing import ProtocolTypeRouter, URLRouter, get_default_application
 from .security.websocket import OriginValidator
@@ -61,8 +61,9 @@ __all__ = [
 _IN_MEMORY = "headrace.layers.InMemoryChannelLayer"
 _LAYER_KEYS = frozenset({"BACKEND", "CONFIG", "TEST_CONFIG"})
 _SHARED_LAYER = (
-    "Configure a layer in CHANNEL_LAYERS that processes share, one that keeps its messages in "
-    "Redis for instance."
+    "Configure a layer in CHANNEL_LAYERS that processes share: "
+    "'headrace.layers.LocalChannelLayer' for those of one host, which needs nothing installed, "
+    "or one that keeps its messages in Redis."
 )
 
 
@@ -314,7 +315,7 @@ def _is_open(application: Any) -> bool:
 def _layers() -> Any:
     """Return ``CHANNEL_LAYERS``; where it is not set, what stands for it then."""
     layers = getattr(settings, "CHANNEL_LAYERS", None)
-    return {"default": {"BACKEND": _IN_MEMORY}} if layers is None else layers
+    return channel_layers.configs if layers is None else layers
 
 
 def _layer_problems(layers: Any) -> Iterator[str]:

@@ -55,7 +55,8 @@ class Command(BaseCommand):
                 self.style.WARNING(
                     f"WARNING: the layer {alias!r} is in memory, and reaches this process alone: "
                     "nothing that your server or any other process sends will arrive here. "
-                    "Configure a layer in CHANNEL_LAYERS that processes share."
+                    "Configure a layer in CHANNEL_LAYERS that processes share, "
+                    "'headrace.layers.LocalChannelLayer' for those of one host."
                 )
             )
         worker = self.worker_class(application=application, channels=channels, channel_layer=layer)
