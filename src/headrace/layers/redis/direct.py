@@ -113,7 +113,9 @@ class Direct:
         if order.uncertain and order.once:
             raise unavailable(order, refusal, self._plan.patience_s)
         order.uncertain = order.asking = False
-        if verdict is Verdict.ELSEWHERE:
+        if verdict is Verdict.LATER:
+            order.problem = refusal
+        elif verdict is Verdict.ELSEWHERE:
             way.close()
         elif isinstance(verdict, Redirection):
             if self._slots is None:

@@ -339,8 +339,11 @@ def failure(endpoint: Endpoint | str, refusal: Refusal) -> Exception:
 
 def unavailable(order: Order, problem: object, waited_s: float) -> ChannelLayerUnavailable:
     """Return the error for an order whose time is over."""
-    problem = order.problem or problem
     known = "it may have arrived all the same" if order.uncertain else "it was not sent"
+    if order.problem is not None:
+        return ChannelLayerUnavailable(
+            f"Redis was not ready for it ({order.problem}); after {waited_s:g} s {known}"
+        )
     return ChannelLayerUnavailable(
         f"Redis can't be reached ({problem or 'no answer'}); after {waited_s:g} s {known}. "
         "Is the server up? See hosts and send_timeout in the CONFIG of CHANNEL_LAYERS"
