@@ -2,6 +2,7 @@ import os
 
 import pytest
 
+from headrace.exceptions import InvalidChannelLayerError
 from headrace.layers.local import interest
 from headrace.layers.local.directory import Directory
 from headrace.layers.local.interest import QUEUE, SLOTS, Interest, bucket_of
@@ -113,6 +114,12 @@ def test_a_slot_that_cannot_be_cleaned_is_not_kept(table, monkeypatch):
         with pytest.raises(OSError, match="no space left"):
             table.take_slot(FIRST)
     assert table.take_slot(FIRST).number == 1
+
+
+def test_that_of_another_version_is_refused(table, directory, monkeypatch):
+    monkeypatch.setattr(interest, "_MAGIC", b"headrace   2.  1")
+    with pytest.raises(InvalidChannelLayerError, match="used by another version of Headrace"):
+        Interest(directory)
 
 
 def test_a_slot_is_not_taken_in_a_table_that_is_gone(table, directory):

@@ -102,11 +102,18 @@ class TestItsOptions:
         self, monkeypatch, tmp_path
     ):
         monkeypatch.setattr(layer_module, "default_path", lambda prefix: tmp_path / "top" / prefix)
-        a, b = LocalChannelLayer(prefix="a"), LocalChannelLayer(prefix="b")
-        await member(a, "room")
-        assert await b.group_send("room", {"type": "x"}) == 0
-        await a.close()
-        await b.close()
+        places = {"directory": None}, {"directory": tmp_path / "given"}
+        layers = [
+            LocalChannelLayer(prefix=prefix, **place)
+            for place in places
+            for prefix in ("asgi", "b")
+        ]
+        for layer in layers:
+            assert await layer.group_send("room", {"type": "x"}) == 0
+            await member(layer, "room")
+        assert len({layer.directory for layer in layers}) == 4
+        for layer in layers:
+            await layer.close()
 
     async def test_what_is_too_large_is_told(self, make):
         with pytest.raises(MessageTooLarge):
@@ -181,6 +188,13 @@ class TestSending:
         monkeypatch.setattr(Interest, "process_in", lambda table, slot: None)
         assert await here.group_send("room", {"type": "x"}) == 0
         await here.send("work", {"type": "x"})
+
+    async def test_a_gap_of_many_groups_fits_whatever_the_bound(self, make):
+        here, there = make(max_message_bytes=100), make(max_message_bytes=100)
+        sink = await member(there, "room")
+        groups = ["room", *(f"{number:099}" for number in range(1000))]
+        assert await here._post(there.process, here.gap_frame("no room", groups))
+        await sink.until(lambda: bool(sink.events))
 
 
 class TestNamedChannels:

@@ -19,6 +19,8 @@ import os
 import tempfile
 import zlib
 
+from ...exceptions import InvalidChannelLayerError
+from . import wire
 from .directory import Directory
 
 __all__ = ["QUEUE", "SLOTS", "Interest", "Slot", "bucket_of"]
@@ -28,7 +30,8 @@ _BUCKETS = 1 << 17
 
 # magic (16 bytes) | abandoned | 256 states | 256 ids of 16 bytes | 256 rows, of which those in use
 # are written
-_MAGIC = b"headrace table 1"
+_LAYOUT = 1
+_MAGIC = b"headrace %3d.%3d" % (_LAYOUT, wire.VERSION)
 _ABANDONED = 16
 _STATES = 256
 _IDS = 4096
@@ -56,6 +59,12 @@ class Interest:
         try:
             self.inode = os.fstat(fd).st_ino
             self._map = mmap.mmap(fd, _SIZE)
+            if self._map[: len(_MAGIC)] != _MAGIC:
+                raise InvalidChannelLayerError(
+                    f"directory {directory.path} is used by another version of Headrace: restart "
+                    "all processes with one version, or name another 'directory' in the CONFIG of "
+                    "CHANNEL_LAYERS"
+                )
         finally:
             os.close(fd)
 

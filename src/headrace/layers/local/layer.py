@@ -20,7 +20,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar, Concatenate, ParamSpec, TypeVar
+from typing import ClassVar, ParamSpec, TypeVar
 
 from ...codecs import encode_event
 from ...exceptions import ChannelFull, InvalidChannelLayerError
@@ -46,8 +46,10 @@ _NUDGE = 32
 
 #: How long a process that ends waits for others to read what it has sent.
 _FAREWELL_S = 2.0
-#: What a frame is longer than its event.
-_HEAD_BYTES = 4096
+#: What a frame may be longer than the largest event: one that tells of a gap names the groups.
+_HEAD_BYTES = 256 * 1024
+#: The prefix for which a directory that is given needs no part of its own.
+_PREFIX = "asgi"
 
 
 class LocalChannelLayer(SpanningChannelLayer):
@@ -77,7 +79,7 @@ class LocalChannelLayer(SpanningChannelLayer):
         channel_capacity: Capacities | None = None,
         *,
         directory: str | os.PathLike[str] | None = None,
-        prefix: str = "asgi",
+        prefix: str = _PREFIX,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         buffer_bytes: int = 32 * 1024 * 1024,
     ) -> None:
@@ -113,7 +115,7 @@ class LocalChannelLayer(SpanningChannelLayer):
         # For one that nobody closes. Not at the end of the process: see below.
         self._finalizer = weakref.finalize(self, self._own.shut)
         self._finalizer.atexit = False
-        self._flusher = Flusher(_weakly(self, LocalChannelLayer.gap_frame, b""))
+        self._flusher = Flusher(_weakly(self.gap_frame, b""))
         # What this process wants to hear of: how many names in each bucket.
         self._wanted: Counter[int] = Counter()
         self._named = NamedChannels(self._queue_files, want=self._want, nudge=self._nudge)
@@ -127,7 +129,10 @@ class LocalChannelLayer(SpanningChannelLayer):
     @property
     def directory(self) -> Path:
         """Where the processes meet."""
-        return self._given_directory or default_path(self.prefix)
+        given = self._given_directory
+        if given is None:
+            return default_path(self.prefix)
+        return given if self.prefix == _PREFIX else given / f"prefix-{self.prefix}"
 
     async def close(self) -> None:
         """Let go of everything: sockets, slot, files. What is used again opens again."""
@@ -160,8 +165,9 @@ class LocalChannelLayer(SpanningChannelLayer):
                 else:
                     self._reopen(self._own.table)
             if self._own.table is None:
-                given = self._given_directory
-                self._own.directory = Directory(self.directory, with_parent=given is None)
+                path = self.directory
+                with_parent = path != self._given_directory
+                self._own.directory = Directory(path, with_parent=with_parent)
                 try:
                     self._own.table = Interest(self._own.directory)
                 except BaseException:
@@ -234,9 +240,9 @@ class LocalChannelLayer(SpanningChannelLayer):
         return Door(
             self.process,
             longest_bytes=self.max_message_bytes + _HEAD_BYTES,
-            take=_weakly(self, LocalChannelLayer.received, None),
-            gap=_weakly(self, LocalChannelLayer.tell_gap, None),
-            refuse=_weakly(self, LocalChannelLayer.note_undecodable, None),
+            take=_weakly(self.received, None),
+            gap=_weakly(self.tell_gap, None),
+            refuse=_weakly(self.note_undecodable, None),
         )
 
     def _appear(self, table: Interest, door: Door) -> None:
@@ -250,7 +256,7 @@ class LocalChannelLayer(SpanningChannelLayer):
 
     def _look_later(self) -> None:
         """Look now and then whether all is there still, for a process that only listens."""
-        look = _weakly(self, LocalChannelLayer._look_now, None)
+        look = _weakly(self._look_now, None)
         asyncio.get_running_loop().call_later(self.LOOK_INTERVAL_S, look, self._look)
 
     def _look_now(self, look: object) -> None:
@@ -477,15 +483,13 @@ class LocalChannelLayer(SpanningChannelLayer):
         await self._named.patiently(self._named.clear)
 
 
-def _weakly(
-    layer: LocalChannelLayer, method: Callable[Concatenate[LocalChannelLayer, P], T], otherwise: T
-) -> Callable[P, T]:
-    """Return a call of the method that does not keep the layer: one that nobody has may go."""
-    me = weakref.ref(layer)
+def _weakly(method: Callable[P, T], otherwise: T) -> Callable[P, T]:
+    """Return a call of the layer's method that does not keep the layer: one nobody has may go."""
+    weak_method = weakref.WeakMethod(method)
 
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        layer = me()
-        return otherwise if layer is None else method(layer, *args, **kwargs)
+        method = weak_method()
+        return otherwise if method is None else method(*args, **kwargs)
 
     return call
 
