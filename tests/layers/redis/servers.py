@@ -175,9 +175,13 @@ class Process:
 class RedisServer(Process):
     """A single redis-server. Options are lines of its configuration, ``_`` for ``-``."""
 
+    def __init__(self, *, tls=False, **options):
+        super().__init__(**options)
+        self.tls = tls
+
     def configuration(self):
         options = {
-            "port": self.port,
+            **({"port": 0, "tls_port": self.port} if self.tls else {"port": self.port}),
             "bind": "127.0.0.1",
             "dir": self.directory,
             "save": '""',
