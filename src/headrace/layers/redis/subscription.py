@@ -130,8 +130,13 @@ class Subscription:
         """Listen to the name; ``missed`` says why something there may have been missed."""
         if missed is not None:
             self._missed[name] = missed
-        if name not in self.wanted:
-            self.wanted.add(name)
+        if name in self.wanted:
+            return
+        self.wanted.add(name)
+        if name in self._told and not self._unanswered[name]:
+            # It was dropped a moment ago, and the server has not been told so yet.
+            self._note_heard(name)
+        else:
             self._change(name)
 
     def drop(self, name: str) -> str | None:
@@ -304,9 +309,12 @@ class Subscription:
         name = raw.decode()
         self._answered(self._subscribe, name)
         if name in self._told and name in self.wanted and not self._unanswered[name]:
-            self.heard.add(name)
-            self._listener.heard(self, name)
-            self._tell_if_back()
+            self._note_heard(name)
+
+    def _note_heard(self, name: str) -> None:
+        self.heard.add(name)
+        self._listener.heard(self, name)
+        self._tell_if_back()
 
     def _take_unsubscribed(self, raw: bytes | None, _: Any) -> None:
         name = (raw or b"").decode()
