@@ -191,18 +191,25 @@ async def test_another_primary_by_a_failover_that_was_asked_for(own_sentinels, l
     try:
         await asyncio.to_thread(own_sentinels.fail_over)
         await member.told()
-        moved = own_sentinels.primary()
-        # The former one becomes a replica, and cuts everybody off.
-        await eventually(lambda: here.stats["gaps"] >= 1)
-        with own_sentinels.servers[1].client() as client:
-            assert moved is own_sentinels.servers[1]
-            await eventually(lambda: client.pubsub_channels("*"))
+        former, primary = own_sentinels.servers
+        assert own_sentinels.primary() is primary
+        # Until the former one is told to be a replica, both are listened to.
+        for server in (former, primary):
+            assert len(server.ask("PUBSUB", "CHANNELS")) > 1
+        gaps = here.stats["gaps"]
+        former.drop_connections()
+        await member.until(lambda: len(member.of_type(GAP)) > 1)
+        assert "former primary" in (await member.told())["reason"]
+        assert here.stats["gaps"] == gaps + 1
+        assert not here.stats["disconnects"]
+        await here.group_add("late", member.channel)
+        assert await news(there, 0, "late") == 1
     finally:
         last, last_sync = await stop(sending), await stop(sync)
     await member.hears(last)
     await member.hears(last_sync)
     for heard in (
-        [number for number in member.numbers if number < 100_000],
+        [number for number in member.numbers if 0 < number < 100_000],
         [number for number in member.numbers if number >= 100_000],
     ):
         assert heard == sorted(set(heard))
@@ -406,6 +413,24 @@ async def test_a_user_who_may_not_do_it(layer_of):
             await layer.new_channel()
         with pytest.raises(InvalidChannelLayerError, match="does not let us do this"):
             await layer.group_send("room", {"type": "x"})
+
+
+async def test_a_user_who_may_do_what_the_page_says(layer_of, prefix):
+    rights = "-@all +@connection +@pubsub +@read +@write +@scripting +time"
+    user = ["default off", f"app on >secret ~{prefix}* &{prefix}* {rights}"]
+    with RedisServer(user=user) as server:
+        hosts = [f"redis://app:secret@127.0.0.1:{server.port}"]
+        here, there = (layer_of(None, hosts=hosts) for _ in range(2))
+        member = await Member.of(here, "room")
+        await there.group_add("room", "work")
+        await news(there, 1)
+        await member.hears(1)
+        async with asyncio.timeout(5):
+            assert (await here.receive("work"))["number"] == 1
+        await there.group_discard("room", "work")
+        await there.flush()
+        for layer in (here, there):
+            await layer.close()
 
 
 async def test_a_password_that_is_changed_while_we_run(own_server, layer_of):

@@ -27,7 +27,7 @@ from headrace.layers.redis import (
 from headrace.layers.redis.names import Names, shard_of
 
 from .members import Member, eventually, news
-from .servers import RedisServer
+from .servers import RedisServer, until
 
 #: `make test` is to be quick; CONNECTIONS=100000 takes minutes.
 CONNECTIONS = int(os.environ.get("CONNECTIONS", "3000"))
@@ -510,3 +510,72 @@ async def test_closing_does_not_wait_for_ever(own_server, layer_of, monkeypatch)
     async with asyncio.timeout(3):
         await layer.close()
     own_server.resume()
+
+
+async def test_a_named_channel_without_room_is_counted_by_a_group_send(server, layer_of):
+    here, there = layer_of(server, capacity=1), layer_of(server, capacity=1)
+    await here.group_add("room", "work")
+    await news(there, 1)
+    await news(there, 2)
+    await asyncio.to_thread(there.group_send_sync, "room", {"type": "news", "number": 3})
+    assert there.dropped == 2
+    async with asyncio.timeout(5):
+        assert (await here.receive("work"))["number"] == 1
+    assert here.stats["dropped"] == 0
+
+
+async def test_what_fails_for_reasons_of_its_own_begins_anew(own_server, layer_of, caplog):
+    here, there = layer_of(own_server), layer_of(own_server)
+    member = await Member.of(here, "room")
+    await news(there, 0)
+    (node,) = there._network._nodes.values()
+    failures = 2
+
+    def carry_out(wire, original=node.lane._carry_out):
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise ZeroDivisionError("a mistake of ours")
+        return original(wire)
+
+    node.lane._carry_out = carry_out
+    await news(there, 1)
+    await member.hears(1)
+    assert "and begins anew" in caplog.text
+
+
+async def test_a_thread_that_has_died_has_a_successor(own_server, layer_of, monkeypatch):
+    layer = layer_of(own_server)
+    member = await Member.of(layer, "room")
+    dead = layer._network.thread
+    dead.stop()
+    await asyncio.wrap_future(dead.ended)
+    await layer.group_send("room", {"type": "news", "number": 1})
+    other = layer_of(own_server)
+    await layer.new_channel()
+    await eventually(lambda: layer._network.hears("room"))
+    assert await news(other, 2) == 1
+    await member.hears(2)
+
+
+def test_a_reader_whose_loop_is_gone_takes_nothing_with_it(server, prefix):
+    layer = RedisChannelLayer([server.url], prefix=prefix)
+
+    async def begin():
+        task = asyncio.ensure_future(layer.receive("work"))
+        await asyncio.to_thread(server_has_reader)
+        return task
+
+    def server_has_reader():
+        until(lambda: server.ask("LLEN", layer._plan.names.readers("work")), "a reader")
+
+    stopped, closed = asyncio.new_event_loop(), asyncio.new_event_loop()
+    waiting = [stopped.run_until_complete(begin()), closed.run_until_complete(begin())]
+    closed.close()
+    layer.send_sync("work", {"type": "job"})
+    assert async_to_sync(layer.receive)("work") == {"type": "job"}
+    waiting[0].cancel()
+    stopped.run_until_complete(asyncio.wait(waiting[:1]))
+    stopped.close()
+    waiting[1]._log_destroy_pending = False
+    async_to_sync(layer.close)()

@@ -258,9 +258,9 @@ class Node:
     def _forget(self, former: Subscription) -> None:
         del self._subscriptions[former]
         current = self.subscription
-        reason = "the connection to a former primary has ended"
-        for name in {*former.heard, *former.missed}:
-            current.miss(name, reason)
+        current.miss(
+            {*former.heard, *former.missed}, "the connection to a former primary has ended"
+        )
         for name in list(current.heard):
             if name not in self._network.heard:
                 self.heard(current, name)

@@ -326,8 +326,8 @@ def failure(endpoint: Endpoint | str, refusal: Refusal) -> Exception:
     if refusal.code in ("NOPERM", "NOAUTH", "WRONGPASS") or "user executing" in refusal.text:
         return InvalidChannelLayerError(
             f"hosts in the CONFIG of CHANNEL_LAYERS: {endpoint} does not let us do this: "
-            f"{refusal.text}; the layer needs +@pubsub, +@scripting, +@read, +@write, +@connection "
-            "and its prefix among the user's keys and channels"
+            f"{refusal.text}; the user needs +@pubsub, +@scripting, +@read, +@write, +@connection, "
+            "+time, in a cluster +cluster|slots, and the prefix among its keys and channels"
         )
     if refusal.code == "OOM":
         return ChannelLayerUnavailable(

@@ -151,11 +151,10 @@ class Subscription:
         self._tell_if_back()
         return reason
 
-    def miss(self, name: str, reason: str) -> None:
+    def miss(self, names: Iterable[str], reason: str) -> None:
         """Take note: something there may have been missed, whether it is heard now or not."""
-        if name in self.wanted:
-            self._missed[name] = reason
-            self._tell_if_back()
+        self._missed |= dict.fromkeys(self.wanted.intersection(names), reason)
+        self._tell_if_back()
 
     @property
     def missed(self) -> dict[str, str]:
