@@ -10,6 +10,8 @@ from tests.management.datagrams import DatagramLayer
 from tests.management.project import Project
 from tests.server.clients import connected
 
+pytestmark = pytest.mark.timeout(240)  # each step has a limit of its own
+
 
 @pytest.fixture
 def project(tmp_path):
