@@ -108,6 +108,7 @@ class Project:
             cwd=self.folder,
             env={
                 **os.environ,
+                "PYTHONUNBUFFERED": "1",  # what it writes is seen as it comes
                 "DJANGO_SETTINGS_MODULE": "settings",
                 "PYTHONPATH": str(ROOT),
                 "PYTHONDONTWRITEBYTECODE": "1",
