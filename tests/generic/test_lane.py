@@ -218,6 +218,35 @@ async def test_a_consumers_policy_is_the_same_wherever_its_events_wait(
         assert Slow.diary.all("disconnect") == [1013]
 
 
+@pytest.mark.parametrize("wrap", [lambda app: app, wraps_send], ids=["lane", "own inbox"])
+async def test_an_inbox_that_was_full_still_hears_of_a_gap(layer, client, wrap):
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(AsyncProbe):
+        diary = Diary()
+        groups = ("room",)
+        capacity = 3
+
+        async def room_event(self, event):
+            entered.set()
+            await go_on.wait()
+            await self.send("an event")
+
+        async def layer_gap(self, event):
+            await self.send(event["reason"])
+
+    async with headrace_serves(wrap(Slow.as_asgi())) as port, client(port) as socket:
+        await layer.group_send("room", {"type": "room.event"})
+        await entered.wait()
+        for _ in range(5):
+            await layer.group_send("room", {"type": "room.event"})
+        assert layer.overflows["drop-newest"] == 2
+        go_on.set()
+        assert [await socket.recv() for _ in range(4)] == ["an event"] * 4
+        assert layer._hub.tell_gap("a reason") == 1
+        assert await socket.recv() == "a reason"
+
+
 async def test_a_sender_to_one_consumer_is_told_by_its_policy(layer, client):
     channel, go_on = asyncio.get_running_loop().create_future(), asyncio.Event()
 

@@ -94,14 +94,21 @@ class _Full:
     again with each event that is sent to them.
     """
 
-    __slots__ = ("capacity", "consumer", "first", "overflow")
+    __slots__ = ("_bounds", "capacity", "first")
 
-    def __init__(self, bounds: Bounds, first: Message | None) -> None:
+    def __init__(self, bounds: Bounds, first: Message) -> None:
+        self._bounds = bounds
         self.capacity = bounds.capacity
-        self.overflow = bounds.overflow
-        self.consumer = getattr(bounds, "consumer", None)
         #: The event that will be taken next.
-        self.first = first
+        self.first: Message | None = first
+
+    @property
+    def overflow(self) -> str:
+        return self._bounds.overflow
+
+    def __getattr__(self, name: str) -> Any:
+        """Return whatever else is known of the consumer."""
+        return getattr(self._bounds, name)
 
 
 NO_ROOM = _NoRoom()
@@ -621,7 +628,10 @@ class WebSocketStream(Inbox):
                 return True
             if not waiting:
                 return False
-            self.bounds = bounds = _Full(bounds, events[0])
+            if isinstance(bounds, _Full):
+                bounds.first = events[0]
+            else:
+                self.bounds = bounds = _Full(bounds, events[0])
         if bounds.overflow == "drop-oldest":
             del events[next(at for at, event in enumerate(events) if _is_of_layer(event))]
             bounds.first = events[0] if events else None
