@@ -14,7 +14,6 @@ Rules of this file:
 import asyncio
 import hashlib
 import logging
-from functools import partial
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -23,14 +22,15 @@ from django.contrib.auth import SESSION_KEY, get_user_model
 from django.contrib.auth.signals import user_logged_out
 from django.contrib.sessions.backends.base import SessionBase
 from django.core.signals import setting_changed
-from django.db import models, transaction
+from django.db import models
 from django.db.models.signals import post_delete, post_save, pre_save
 from django.utils.functional import LazyObject, empty
 
 from .. import conf
-from ..db import database_sync_to_async
+from ..db import database_sync_to_async, group_send_on_commit
 from ..exceptions import CloseCode, ConfigurationError, InvalidChannelLayerError
 from ..layers import BaseChannelLayer, channel_layers
+from ..layers.base import Event, running_loop
 from ..middleware import MEMBERSHIP, Scope
 from ._identity import auth_hash
 
@@ -87,12 +87,18 @@ def close_user_sockets(
 
 
 async def _close(group: str, code: int, reason: str = "") -> None:
-    event = {"type": "websocket.close", "code": int(code), "reason": reason}
-    # A consumer names its layer itself, so that any of them may have it.
-    for alias in channel_layers.configs:
-        layer = channel_layers[alias]
-        if "groups" in layer.extensions:
-            await layer.group_send(group, event)
+    event = _closing_event(code, reason)
+    for alias in _layers():
+        await channel_layers[alias].group_send(group, event)
+
+
+def _layers() -> list[str]:
+    """Return the aliases of the layers with groups: a consumer names its layer itself."""
+    return [a for a in channel_layers.configs if "groups" in channel_layers[a].extensions]
+
+
+def _closing_event(code: int, reason: str = "") -> Event:
+    return {"type": "websocket.close", "code": int(code), "reason": reason}
 
 
 # The side of the WebSocket
@@ -146,8 +152,7 @@ class _Membership:
             await layer.group_add(group, self._channel)
         if not await _is_current(user, session):
             # It ended after it was looked up, and before anybody could find us.
-            event = {"type": "websocket.close", "code": int(CloseCode.LOGGED_OUT)}
-            await layer.send(self._channel, event)
+            await layer.send(self._channel, _closing_event(CloseCode.LOGGED_OUT))
 
     async def leave(self) -> None:
         """See ``Membership``."""
@@ -294,24 +299,28 @@ def _after_delete(*, instance: Any, using: str, **_: Any) -> None:
 
 
 def _close_when_committed(group: str, using: str | None) -> None:
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        # Until then every other connection to the database finds the login as it was.
-        transaction.on_commit(partial(async_to_sync(_close_or_log), group), using=using)
-    else:
+    if (loop := running_loop()) is not None:
         # The loop's own thread is in no transaction: Django sees to that.
         task = loop.create_task(_close_or_log(group), name="headrace close sockets")
         _closing.add(task)
         task.add_done_callback(_closing.discard)
+        return
+    try:
+        # Until then every other connection to the database finds the login as it was.
+        for alias in _layers():
+            event = _closing_event(CloseCode.LOGGED_OUT)
+            group_send_on_commit(group, event, using=using, layer=alias)
+    except Exception:
+        logger.exception(_NOT_CLOSED)
 
 
 #: Held here, for a loop holds its tasks weakly.
 _closing: set[asyncio.Task[None]] = set()
+_NOT_CLOSED = "the sockets of a login that has ended could not be closed"
 
 
 async def _close_or_log(group: str) -> None:
     try:
         await _close(group, CloseCode.LOGGED_OUT)
     except Exception:
-        logger.exception("the sockets of a login that has ended could not be closed")
+        logger.exception(_NOT_CLOSED)
