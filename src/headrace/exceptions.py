@@ -8,6 +8,7 @@
     │   └── RemoteProtocolError     the peer broke the protocol; knows the close code
     │       └── HandshakeError      an HTTP request that can't be served; knows the status
     ├── ConfigurationError          a setting, an option or a name that can't be used (a ValueError)
+    ├── ControlError                a running server can't be asked, or says no to what it is asked
     ├── InvalidChannelLayerError    CHANNEL_LAYERS names what isn't there (a ValueError)
     ├── ChannelLayerUnavailable     the server of the channel layer can't be reached, or refuses
     ├── ChannelFull                 the channel has no room for one more message
@@ -30,6 +31,7 @@ __all__ = [
     "ChannelLayerUnavailable",
     "CloseCode",
     "ConfigurationError",
+    "ControlError",
     "DenyConnection",
     "HandshakeError",
     "InvalidChannelLayerError",
@@ -109,6 +111,10 @@ class HandshakeError(RemoteProtocolError):
 
 class ConfigurationError(ValueError):
     """A setting, an option or a name that can't be used; the text says what to write instead."""
+
+
+class ControlError(Exception):
+    """A running server can't be asked, or says no to what it is asked; the text says why."""
 
 
 class InvalidChannelLayerError(ValueError):
