@@ -18,6 +18,7 @@ from headrace.protocols.deflate import DeflateFactory
 from headrace.server import cli
 from headrace.server.config import Config, Lifespan
 from headrace.server.endpoint import Endpoint
+from headrace.server.options import settings
 from headrace.server.outbox import SlowClientPolicy
 from headrace.server.proxy import ProxyHeaders
 
@@ -127,10 +128,13 @@ def test_a_port_in_use(capsys):
             ["serve", "tests.server.apps:wsgi", "--websockets", "tests.server.apps:wsgi"],
             "--websockets tests.server.apps:wsgi: that is a WSGI application",
         ),
-        (["serve", "tests.server.apps", "--wsgi-threads", "0"], "invalid count value: '0'"),
+        (
+            ["serve", "tests.server.apps", "--wsgi-threads", "0"],
+            "--wsgi-threads: must be a whole number, 1 or more, not '0'",
+        ),
         (
             ["serve", "tests.server.apps", "--websocket-max-message-size", "0"],
-            "--max-message-bytes/--websocket-max-message-size: invalid count value: '0'",
+            "--max-message-bytes/--websocket-max-message-size: must be a whole number, 1 or more",
         ),
         (["serve", "tests.server.apps", "--prot", "1"], "unrecognized arguments: --prot 1"),
         (["serve", "no.such.module:app"], "there is no module 'no'"),
@@ -148,15 +152,30 @@ def test_a_port_in_use(capsys):
         (["serve", ":app"], "':app' names no application"),
         (["serve", ".relative:app"], "'.relative:app' names no application"),
         (["serve", "tests.server.apps", "--port", "70000"], "port must be from 0 to 65535"),
-        (["serve", "tests.server.apps", "--port", "http"], "invalid int value"),
-        (["serve", "tests.server.apps", "--slow-client", "x"], "invalid"),
-        (["serve", "tests.server.apps", "--lifespan", "maybe"], "invalid"),
+        (
+            ["serve", "tests.server.apps", "--port", "http"],
+            "argument --port/-p: must be a whole number, not 'http'",
+        ),
+        (
+            ["serve", "tests.server.apps", "--slow-client", "x"],
+            "must be one of close, drop-oldest,",
+        ),
+        (["serve", "tests.server.apps", "--lifespan", "maybe"], "must be one of auto, on, off"),
         (["serve", "tests.server.apps", "--root-path", "x"], "root_path must begin with '/'"),
-        (["serve", "tests.server.apps", "--websocket-timeout", "-2"], "must be 0 (off) or more"),
-        (["serve", "tests.server.apps", "--uds-mode", "rw"], "invalid mode value: 'rw'"),
-        (["serve", "tests.server.apps", "--keep-alive", "x"], "invalid float value"),
-        (["serve", "tests.server.apps", "-t", "x"], "invalid time value: 'x'"),
-        (["serve", "tests.server.apps", "-v", "4"], "invalid choice: 4"),
+        (
+            ["serve", "tests.server.apps", "--websocket-timeout", "-2"],
+            "must be a number of seconds, 0 or more",
+        ),
+        (
+            ["serve", "tests.server.apps", "--uds-mode", "rw"],
+            "must be octal digits, as 660, not 'rw'",
+        ),
+        (["serve", "tests.server.apps", "--keep-alive", "x"], "must be a number of seconds"),
+        (
+            ["serve", "tests.server.apps", "-t", "x"],
+            "--http-timeout/-t: must be a number of seconds, 0 or more, not 'x'",
+        ),
+        (["serve", "tests.server.apps", "-v", "4"], "must be one of 0, 1, 2, 3, not '4'"),
         (["serve", "tests.server.apps", "--log-fmt", "%(x"], "--log-fmt '%(x'"),
         (["serve", "tests.server.apps", "--access-log", "/no/such/f"], "no such file or directory"),
         (["serve", "tests.server.apps", "-e", "ssl:443"], "TLS ends at the proxy"),
@@ -205,7 +224,8 @@ def test_a_module_that_fails_to_import_says_so_itself(tmp_path, monkeypatch):
 
 
 def config_of(*arguments):
-    return cli._config(parser().parse_args(["serve", "module:app", *arguments]))
+    options = parser().parse_args(["serve", "module:app", *arguments])
+    return cli._config(settings(options, {}))
 
 
 def test_without_options_the_defaults_hold():

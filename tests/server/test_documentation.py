@@ -1,60 +1,54 @@
-"""The page about the server names what there is, and its example runs."""
+"""The pages about the server name what there is, and the examples run."""
 
-import argparse
 import re
 
-from headrace import cli
-from headrace.server.config import Config
+from headrace.server.options import OPTIONS, TRUTH
 from tests.documented import DOCS, documented
 
 from .clients import connected
 
-PAGE = (DOCS / "server.md").read_text()
-OPTIONS, _, DAPHNE = PAGE.partition("## Coming from Daphne")
+#: What follows these words is of other programs.
+DAPHNE = "## Coming from Daphne"
+PAGES = "".join(page.read_text().partition(DAPHNE)[0] for page in sorted(DOCS.glob("*.md")))
 
-
-def options():
-    [commands] = [a for a in cli.parser()._actions if a.dest != "help" and a.choices]
-    for action in commands.choices["serve"]._actions:
-        if action.option_strings and action.dest != "help":
-            yield action
-
-
-#: What holds where the option is not given, and the parser can't say.
+#: What holds where nobody says it, and the table of options doesn't know.
 UNSAID = {
-    "--bind": Config().host,
-    "--port": str(Config().port),
-    "--max-body-bytes": "none",
-    "--proxy-headers": "off",
-    "--wsgi-threads": "processors + 4, at most 32",
+    "max-body-bytes": "none",
+    "wsgi-threads": "processors + 4, at most 32",
 }
 
 
+def options():
+    return [
+        option for group in OPTIONS.values() for option in group if option.name != "application"
+    ]
+
+
 def test_every_option_has_a_row_with_its_default():
-    rows = dict(re.findall(r"^\| `(--[a-z-]+)`[^|]*\| ([^|]*)\|", OPTIONS, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `--([a-z][a-z0-9-]*)`[^|]*\| ([^|]*)\|", PAGES, re.MULTILINE))
     for option in options():
-        name = option.option_strings[0]
-        if name == "--slow-client":
-            del rows[name]
-            assert f"| `{option.default}` (the default) |" in PAGE
-            continue
-        default = rows.pop(name).strip(" `")
-        if name in UNSAID:
-            assert default == UNSAID[name]
-        elif isinstance(option.default, bool):
-            assert default == "on"
-        elif isinstance(option.default, float):
-            assert float(default) == option.default
-        elif option.default in (None, [], argparse.SUPPRESS):
-            assert default == ""
+        name, default = option.name, option.default
+        assert name in rows, f"no page has a row for --{name}"
+        documented_default = rows.pop(name).strip(" `")
+        if name == "slow-client":
+            assert f"| `{default}` (the default) |" in PAGES
+        elif name in UNSAID:
+            assert documented_default == UNSAID[name]
+        elif option.kind is TRUTH or isinstance(default, bool):
+            assert documented_default == ("on" if default else "off"), name
+        elif isinstance(default, float):
+            assert float(documented_default) == default, name
+        elif default in (None, ()):
+            assert documented_default == "", name
         else:
-            assert default == str(option.default)
-    assert rows == {}
+            assert documented_default == str(option.kind.write(default)), name
 
 
 def test_every_name_of_daphnes_options_is_there():
-    named = {name for option in options() for name in option.option_strings}
-    daphnes = set(re.findall(r"(?<![-\w])--?[a-z][-a-z_]*", DAPHNE))
+    named = {name for option in options() for name in (f"--{option.name}", *option.flags)}
+    named |= {f"--no-{option.name}" for option in options()}
+    page = (DOCS / "server.md").read_text().partition(DAPHNE)[2]
+    daphnes = set(re.findall(r"(?<![-\w])--?[a-z][-a-z_]*", page))
     assert daphnes <= named
     assert len(daphnes) > 20
 
