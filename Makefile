@@ -1,7 +1,7 @@
 # Headrace: `make demo` and `make test` do all their own set-up. `make help` lists the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all coverage lint check bench chaos autobahn clean
+.PHONY: help demo test test-all coverage lint check bench chaos attack fuzz soak autobahn clean
 
 BIN := .venv/bin
 PORT ?= 8000
@@ -45,6 +45,18 @@ chaos: ## break the channel layers in every way, and account for each message (m
 	@tools/test-packages
 	@tools/setup test
 	$(BIN)/python -m chaos $(CHAOS)
+
+attack: ## hostile clients, and whether a good one still is served (minutes); ATTACK="--only slow" and the like
+	@tools/setup test
+	$(BIN)/python -m attack $(ATTACK)
+
+fuzz: ## feed every parser with what its coverage asks for (ten minutes); FUZZ="--minutes 60" and the like
+	@tools/setup test fuzz
+	$(BIN)/python -m fuzz $(FUZZ)
+
+soak: ## a small load for long: nothing may grow (ten minutes); SOAK="--minutes 60" and the like
+	@tools/setup test soak
+	$(BIN)/python -m soak $(SOAK)
 
 autobahn: ## the Autobahn fuzzing client against the WebSocket engine (needs a Python 2.7)
 	@tools/setup test
