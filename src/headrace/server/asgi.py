@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from ..exceptions import LocalProtocolError
 from ..protocols.http1 import RequestReceived
+from .limits import printable
 from .runtime import Address, ASGIApplication, Message, Receive, Runtime, Scope, Send
 
 __all__ = [
@@ -159,12 +160,6 @@ def comes_of_disconnect(error: BaseException) -> bool:
         return True
     behind = error.__cause__ or error.__context__
     return behind is not None and comes_of_disconnect(behind)
-
-
-def printable(text: str, limit: int = 500) -> str:
-    """Return text from elsewhere as it may stand in a log or a plain answer: one short line."""
-    shown = text[:limit].encode("unicode_escape").decode("ascii")
-    return f"{shown}..." if len(text) > limit else shown
 
 
 def message_type(message: Message) -> str:

@@ -1,0 +1,406 @@
+"""What clients may do to a server, and what happens when one does more.
+
+Rules of this file:
+
+- Whoever says no says it through ``Refusals``: the reason is counted, the client gets the status
+  or the close code that its row has, and the log gets a line, of which there are only so many.
+- Time is a number that is passed in; nothing here knows a socket or waits.
+- What is kept for an address goes with its last connection, or once its bucket is full again,
+  and all of it together has a bound: a host with many addresses can't fill the memory.
+- These limits hold for one process. Where several serve one address, each keeps its own account.
+"""
+
+import ipaddress
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+from ..exceptions import CloseCode, ConfigurationError
+
+__all__ = [
+    "ADDRESS",
+    "ADDRESS_HANDSHAKES",
+    "BYTES",
+    "CONNECTIONS",
+    "DESCRIPTORS",
+    "HANDSHAKES",
+    "IDLE",
+    "MESSAGES",
+    "BoundedLog",
+    "Buckets",
+    "ClientLimits",
+    "Places",
+    "Refusal",
+    "Refusals",
+    "TokenBucket",
+    "address_key",
+    "network_list",
+    "printable",
+]
+
+Headers = list[tuple[bytes, bytes]]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: Addresses whose rate is remembered at once; the one that was seen longest ago goes first.
+MOST_ADDRESSES = 65_536
+#: Lines of the log about one reason, and in how many seconds.
+LINES, WINDOW_S = 10, 10.0
+#: Whom a limit by address would hit for what others do: proxies, containers, this host.
+PRIVATE = (
+    "127.0.0.0/8",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "169.254.0.0/16",
+    "::1/128",
+    "fc00::/7",
+    "fe80::/10",
+)
+#: A client that was refused comes again after a time of its own, up to so much later than others.
+SPREAD_S = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientLimits:
+    """How many clients, and how much of each; 0 turns a limit off."""
+
+    #: Connections at once; 0: as many as there are descriptors for.
+    connections: int = 0
+    #: Connections of one address; of IPv6 the first 64 bits are the address.
+    connections_per_address: int = 500
+    #: Handshakes of WebSockets a second, of all clients.
+    handshakes_per_s: float = 1000.0
+    #: And of one address.
+    handshakes_per_address_per_s: float = 20.0
+    #: Networks whose addresses are not told apart.
+    shared_networks: Sequence[str] = PRIVATE
+    #: Messages and control frames a second of one WebSocket.
+    messages_per_s: float = 200.0
+    #: Bytes a second of one WebSocket, as they are on the wire.
+    bytes_per_s: float = 4.0 * 1024 * 1024
+    #: What a rate allows at once: as much as comes in so many seconds.
+    burst_s: float = 10.0
+    #: A WebSocket that is held back for so long without a break is closed; 0: it never is.
+    patience_s: float = 30.0
+    #: Silence of a WebSocket's client, pings and pongs aside; then it is closed.
+    idle_s: float = 0.0
+    networks: tuple[Network, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in (
+            "connections",
+            "connections_per_address",
+            "handshakes_per_s",
+            "handshakes_per_address_per_s",
+            "messages_per_s",
+            "bytes_per_s",
+            "patience_s",
+            "idle_s",
+        ):
+            if not getattr(self, name) >= 0:
+                raise ConfigurationError(f"{name} must be 0 (off) or more")
+        if not self.burst_s > 0:
+            raise ConfigurationError(f"burst_s must be more than 0, not {self.burst_s}")
+        object.__setattr__(self, "networks", network_list(self.shared_networks))
+
+
+# Counting
+
+
+class TokenBucket:
+    """So much a second, and ``burst_s`` seconds' worth of it at once.
+
+    One number tells how full it is: the time at which it will be full again.
+    """
+
+    __slots__ = ("_burst_s", "_each_s", "full_at")
+
+    def __init__(self, per_s: float, burst_s: float) -> None:
+        self._each_s = 1 / per_s
+        # A bucket that could never hold one would never give one.
+        self._burst_s = max(burst_s, self._each_s)
+        self.full_at = -math.inf
+
+    def take(self, now: float, amount: float = 1.0) -> float:
+        """Take so much and return 0.0; or take nothing, and return the seconds until it is there.
+
+        More than the bucket can hold is never there.
+        """
+        full_at = max(self.full_at, now) + amount * self._each_s
+        wait_s = full_at - now - self._burst_s
+        # A millionth of one may be missing: the numbers are rounded.
+        if wait_s > self._each_s * 1e-6:
+            return wait_s
+        self.full_at = full_at
+        return 0.0
+
+
+class Buckets:
+    """A token bucket for each of many keys, kept for as long as it is not full."""
+
+    __slots__ = ("_burst_s", "_each_s", "_full_at", "_most")
+
+    def __init__(self, per_s: float, burst_s: float, *, most: int = MOST_ADDRESSES) -> None:
+        self._each_s = 1 / per_s
+        self._burst_s = max(burst_s, self._each_s)
+        self._most = most
+        #: Those that were taken from latest stand last.
+        self._full_at: dict[Hashable, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def take(self, key: Hashable, now: float) -> float:
+        """Take one from the bucket of this key, as ``TokenBucket.take`` does."""
+        held = self._full_at
+        self._forget(now)
+        full_at = max(held.get(key, now), now) + self._each_s
+        wait_s = full_at - now - self._burst_s
+        if wait_s > self._each_s * 1e-6:
+            return wait_s
+        held.pop(key, None)
+        held[key] = full_at
+        return 0.0
+
+    def _forget(self, now: float) -> None:
+        """Drop two that are full again, or the oldest where there are too many."""
+        held = self._full_at
+        for _ in range(2):
+            oldest = next(iter(held), None)
+            if oldest is None or (held[oldest] > now and len(held) < self._most):
+                return
+            del held[oldest]
+
+
+class Places:
+    """So many places for each of many keys; a key without a place is forgotten."""
+
+    __slots__ = ("_limit", "_taken")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken: dict[Hashable, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def enter(self, key: Hashable) -> bool:
+        """Take a place, if there is one."""
+        taken = self._taken.get(key, 0)
+        if taken >= self._limit:
+            return False
+        self._taken[key] = taken + 1
+        return True
+
+    def leave(self, key: Hashable) -> None:
+        """Give a place back."""
+        taken = self._taken[key] - 1
+        if taken:
+            self._taken[key] = taken
+        else:
+            del self._taken[key]
+
+
+def network_list(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Read networks and addresses; ConfigurationError for what is none."""
+    try:
+        return tuple(map(ipaddress.ip_network, texts))
+    except ValueError as error:
+        raise ConfigurationError(f"an entry must be an address or a network: {error}") from None
+
+
+@lru_cache(4096)
+def address_key(host: str, shared: tuple[Network, ...] = ()) -> Hashable:
+    """Return what the limits by address take for one client; None: it has no limit of its own.
+
+    An address of IPv4 is one; of IPv6 it is the /64 that a single customer is given.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None  # the path of a Unix socket, or what a proxy did not know
+    if isinstance(address, ipaddress.IPv6Address):
+        # A socket that takes both has addresses of IPv4 as ::ffff:1.2.3.4.
+        address = address.ipv4_mapped or address
+    if any(address in network for network in shared):
+        return None
+    return str(address) if address.version == 4 else int(address) >> 64
+
+
+# Telling
+
+
+class BoundedLog:
+    """Lines of a log, so many of one kind; then how many more there were.
+
+    Args:
+        logger: Where the lines go.
+        lines: Of one kind, in ``window_s`` seconds.
+        clock: Tells the seconds.
+        later: Calls a function after so many seconds, as ``loop.call_later`` does. Without it
+            the number of those left out stands before the next line of their kind.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        *,
+        lines: int = LINES,
+        window_s: float = WINDOW_S,
+        clock: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], None]], Any] | None = None,
+    ) -> None:
+        self._logger = logger
+        self._lines = lines
+        self._window_s = window_s
+        self._clock = clock
+        self._later = later
+        self._timer: Any = None
+        #: Of each kind: when its window ends, and the lines in it, those left out included.
+        self._kinds: dict[str, tuple[float, int]] = {}
+
+    def __call__(
+        self, kind: str, message: str, *arguments: object, level: int = logging.INFO
+    ) -> None:
+        """Write a line, if there is room for one of this kind.
+
+        Kinds are few, and none is made of what a client sends. The arguments may come from
+        anywhere: text of theirs is cut off and escaped.
+        """
+        logger = self._logger
+        if not logger.isEnabledFor(level):
+            return
+        now = self._clock()
+        ends, count = self._kinds.get(kind, (0.0, 0))
+        if now >= ends:
+            self._tell(kind, count)
+            ends, count = now + self._window_s, 0
+        self._kinds[kind] = (ends, count + 1)
+        if count < self._lines:
+            shown = (printable(each) if isinstance(each, str) else each for each in arguments)
+            logger.log(level, message, *shown)
+        elif self._timer is None and self._later is not None:
+            self._timer = self._later(max(0.0, ends - now), self._due)
+
+    def close(self) -> None:
+        """Say how many were left out so far, and forget them."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        kinds, self._kinds = self._kinds, {}
+        for kind, (_, count) in kinds.items():
+            self._tell(kind, count)
+
+    def _due(self) -> None:
+        self._timer = None
+        now = self._clock()
+        for kind, (ends, count) in list(self._kinds.items()):
+            if now >= ends:
+                del self._kinds[kind]
+                self._tell(kind, count)
+        open_ = [ends for ends, count in self._kinds.values() if count > self._lines]
+        if open_ and self._later is not None:
+            self._timer = self._later(max(0.0, min(open_) - now), self._due)
+
+    def _tell(self, kind: str, count: int) -> None:
+        if count > self._lines:
+            more = f"{count - self._lines:,}"
+            self._logger.warning("%s: … and %s more in %g s", kind, more, self._window_s)
+
+
+def printable(text: str, limit: int = 500) -> str:
+    """Return text from elsewhere as it may stand in a log or a plain answer: one short line."""
+    shown = text[:limit].encode("unicode_escape").decode("ascii")
+    return f"{shown}..." if len(text) > limit else shown
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A reason to say no."""
+
+    #: The value of the counter's label.
+    reason: str
+    #: What the client is told.
+    says: str
+    #: The setting that moves the limit, for the log; empty: there is none.
+    setting: str = ""
+    #: The answer to a request.
+    status: int = 503
+    #: How a WebSocket is closed that is open.
+    code: int = CloseCode.POLICY_VIOLATION
+
+
+class Refusals:
+    """The one way to say no: counts, answers, and tells the log.
+
+    Args:
+        count: Takes the reason of each refusal.
+        log: Where the lines go.
+    """
+
+    __slots__ = ("_log", "count")
+
+    def __init__(self, count: Callable[[str], object], log: BoundedLog) -> None:
+        #: Counts alone, where the log has its line already.
+        self.count = count
+        self._log = log
+
+    def request(
+        self,
+        refusal: Refusal,
+        peer: str,
+        answer: Callable[[int, str, Headers], object],
+        *,
+        wait_s: float = 0.0,
+    ) -> None:
+        """Answer a request with the status, and the seconds after which to come again."""
+        self.note(refusal, peer)
+        again_s = math.ceil(wait_s) + random.randint(1, SPREAD_S)  # noqa: S311 - not a secret
+        answer(refusal.status, refusal.says, [(b"retry-after", b"%d" % again_s)])
+
+    def close(self, refusal: Refusal, peer: str, answer: Callable[[int, str], object]) -> None:
+        """Close a WebSocket with the code, or a connection of HTTP/2 with its own."""
+        self.note(refusal, peer)
+        answer(refusal.code, refusal.says)
+
+    def note(self, refusal: Refusal, peer: str, says: str = "") -> None:
+        """Count and log what was answered already, or what gets no answer."""
+        reason = refusal.reason
+        self.count(reason)
+        hint = f" (see {refusal.setting})" if refusal.setting else ""
+        self._log(reason, "%s: refused, %s: %s%s", peer, reason, says or refusal.says, hint)
+
+
+CONNECTIONS: Final = Refusal(
+    "connections", "the server has as many connections as it may: come again", "--max-connections"
+)
+ADDRESS: Final = Refusal(
+    "connections_per_address",
+    "too many connections come from this address: close some",
+    "--max-connections-per-address",
+    status=429,
+)
+DESCRIPTORS: Final = Refusal(
+    "descriptors", "the server is out of file descriptors: come again", "ulimit -n"
+)
+HANDSHAKES: Final = Refusal(
+    "handshakes", "too many WebSockets are being opened: come again", "--handshakes-per-second"
+)
+ADDRESS_HANDSHAKES: Final = Refusal(
+    "handshakes_per_address",
+    "this address opens too many WebSockets: open fewer a second",
+    "--handshakes-per-address",
+    status=429,
+)
+MESSAGES: Final = Refusal(
+    "message_rate", "too many messages a second: send fewer", "--messages-per-second"
+)
+BYTES: Final = Refusal("byte_rate", "too many bytes a second: send fewer", "--bytes-per-second")
+IDLE: Final = Refusal(
+    "idle", "nothing was sent for too long", "--websocket-idle-timeout", code=CloseCode.TIMEOUT
+)
