@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from headrace.server.counters import Counters
 from headrace.server.outbox import HIGH_WATER_BYTES, Outbox, SlowClientPolicy
 
 
@@ -35,6 +36,7 @@ class Transport:
 class Turn:
     def __init__(self):
         self.noted = []
+        self.counters = Counters()
 
     def write(self, writable):
         self.noted.append(writable)

@@ -13,7 +13,7 @@ Rules of this file:
 import asyncio
 import logging
 import sys
-from typing import cast
+from typing import ClassVar, cast
 
 from ..exceptions import HandshakeError
 from ..protocols.extensions import Extension
@@ -28,6 +28,7 @@ from ..protocols.http1 import (
     State,
 )
 from .asgi import http_scope, peer_name, websocket_scope
+from .counters import reason_of
 from .http import Exchange, log_access
 from .outbox import Outbox
 from .runtime import Address, Runtime
@@ -51,6 +52,8 @@ EARLY_BYTES = 64 * 1024
 class Connection(asyncio.Protocol):
     """The server's end of one TCP or Unix connection."""
 
+    protocol: ClassVar = "http/1.1"
+
     __slots__ = (
         "_client",
         "_engine",
@@ -65,6 +68,8 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_unwritten_bytes",
         "_write_by",
+        "number",
+        "received_bytes",
         "tick",
     )
 
@@ -82,6 +87,7 @@ class Connection(asyncio.Protocol):
         self._write_by: float | None = None
         self._unwritten_bytes = 0
         self.tick: int | None = None
+        self.received_bytes = 0
 
     @property
     def peer(self) -> str:
@@ -94,6 +100,8 @@ class Connection(asyncio.Protocol):
         """Begin."""
         runtime = self._runtime
         config = runtime.config
+        #: With that of the worker, the connection's id.
+        self.number = runtime.number()
         self._transport = cast("asyncio.Transport", transport)
         self._client = _address(transport.get_extra_info("peername"))
         # Connections to one listener share one address.
@@ -118,7 +126,11 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
         if not self._lingering:
-            self._take(self._engine.receive(data, self._runtime.loop.time()))
+            runtime = self._runtime
+            size = len(data)
+            self.received_bytes += size
+            runtime.counters.bytes_received += size
+            self._take(self._engine.receive(data, runtime.loop.time()))
 
     def eof_received(self) -> bool:
         """Learn that the client sends no more; it may still read."""
@@ -179,7 +191,7 @@ class Connection(asyncio.Protocol):
                     if self._exchange is not None:
                         self._exchange.body(b"", more=False)
                 case RequestFailed(status, reason):
-                    self._runtime.counters.refused += 1
+                    self._runtime.counters.refuse(reason_of(status))
                     logger.info("%s: refused with %d: %s", self.peer, status, reason)
                     self._break_off(status)
         self.after()
@@ -266,7 +278,7 @@ class Connection(asyncio.Protocol):
             if has_body or engine.state is not READ:
                 raise HandshakeError("a WebSocket's handshake has no body: send none")
         except HandshakeError as error:
-            runtime.counters.refused += 1
+            runtime.counters.refuse("bad_handshake")
             peer = peer_name(client)
             logger.info("%s: handshake refused with %d: %s", peer, error.status, error)
             log_access(runtime, peer, request, error.status)
@@ -277,6 +289,7 @@ class Connection(asyncio.Protocol):
             return
         opening = _Http1Opening(runtime, engine, handshake, self._outbox, request, client)
         stream = WebSocketStream(runtime, self._transport, self._outbox, opening, client=client)
+        stream.number = self.number
         self._outbox.owner = stream
         runtime.wheel.cancel(self)
         self._transport.set_protocol(cast("asyncio.BaseProtocol", stream))
@@ -380,6 +393,10 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once."""
         self._transport.abort()
+
+    def waiting(self) -> tuple[int, int, bool]:
+        """Return what waits: see ``Drainable``."""
+        return 0, self._transport.get_write_buffer_size(), self._outbox.paused
 
     def overflowed(self) -> None:
         """Nothing overflows here: a response waits for its client."""

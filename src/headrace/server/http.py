@@ -101,9 +101,7 @@ class Exchange(Inbox):
         #: Something was sent; the connection takes note and sets it back.
         self.active = False
         self._status = 0
-        config = runtime.config
-        timed = config.access_log or config.watcher is not None
-        self._began = time.monotonic() if timed else 0.0
+        self._began = time.monotonic()
 
     @property
     def full(self) -> bool:
@@ -298,9 +296,13 @@ class Exchange(Inbox):
 
     def _log(self, status: int) -> None:
         runtime, peer, request = self._runtime, self.peer, self._request
+        duration_s = time.monotonic() - self._began
+        counters = runtime.counters
+        counters.statuses[status // 100] += 1
+        counters.durations.observe(duration_s)
         log_access(runtime, peer, request, status, self._began)
         if (watcher := runtime.config.watcher) is not None:
-            watcher.request(peer, request, status, time.monotonic() - self._began)
+            watcher.request(peer, request, status, duration_s)
 
 
 def log_access(

@@ -67,6 +67,7 @@ class Outbox:
         "owner",
         "paused",
         "policy",
+        "sent_bytes",
         "transport",
         "turn",
         "waiting_bytes",
@@ -99,6 +100,8 @@ class Outbox:
         self.paused = False
         #: Bytes of the messages that wait here.
         self.waiting_bytes = 0
+        #: Bytes that were handed to the transport.
+        self.sent_bytes = 0
 
     def push(self, message: bytes) -> None:
         """Send a whole message; the policy decides when too much waits. Never raises or blocks."""
@@ -117,6 +120,7 @@ class Outbox:
         """
         joined, messages = burst
         if self._plain and at_once and not self._messages:
+            self.turn.counters.messages_sent += len(messages)
             self._write(joined)
         elif self.paused:
             for message in messages:
@@ -163,11 +167,12 @@ class Outbox:
         """Hand all that waits to the socket, in one write."""
         self._noted = False
         messages = self._messages
+        count = len(messages)
         if self._plain:
             # The straight way: messages, and nothing before or behind them.
-            if len(messages) == 1:
+            if count == 1:
                 data = messages.pop()
-            elif messages:
+            elif count:
                 data = b"".join(messages)
                 messages.clear()
             else:
@@ -186,9 +191,13 @@ class Outbox:
             if not data:
                 return
         self.waiting_bytes = 0
+        self.turn.counters.messages_sent += count
         self._write(data)
 
     def _write(self, data: bytes) -> None:
+        size = len(data)
+        self.sent_bytes += size
+        self.turn.counters.bytes_sent += size
         try:
             self.transport.write(data)
         except RuntimeError:

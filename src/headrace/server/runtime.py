@@ -7,11 +7,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ..exceptions import CloseCode
 from ..protocols.websocket import Timeouts
 from .config import Config
+from .counters import Counters
 from .endpoint import Address
 from .turn import Turn
 from .wheel import Wheel
@@ -37,21 +38,18 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-@dataclass(slots=True)
-class Counters:
-    """What happened since the server started."""
-
-    connections: int = 0
-    requests: int = 0
-    websockets: int = 0
-    refused: int = 0
-    application_errors: int = 0
-    slow_clients: int = 0
-    dropped_messages: int = 0
-
-
 class Drainable(Protocol):
-    """A connection, as the server sees it when it stops."""
+    """A connection, as the server sees it when it stops, or looks at what it is doing."""
+
+    #: What the connections that are open are counted as.
+    protocol: ClassVar[str]
+
+    def waiting(self) -> tuple[int, int, bool]:
+        """Return events that wait for the application, bytes for the socket, and if it takes none.
+
+        It is asked now and then, and has to cost next to nothing.
+        """
+        ...
 
     def drain(self) -> None:
         """Finish what is under way, begin nothing new, and close."""
@@ -71,7 +69,13 @@ class Runtime:
     loop: asyncio.AbstractEventLoop
     turn: Turn
     wheel: Wheel
-    counters: Counters = field(default_factory=Counters)
+    counters: Counters = field(init=False)
+    #: The number of this process among the workers; 0: it is the only one.
+    worker: int = 0
+    #: When the server started, in seconds since 1970.
+    started: float = field(default_factory=time.time)
+    #: The number that was given to a connection last.
+    numbered: int = 0
     #: Every open connection.
     connections: set[Drainable] = field(default_factory=set)
     #: Every task that runs the application, so that none is lost or forgotten.
@@ -96,6 +100,7 @@ class Runtime:
 
     def __post_init__(self) -> None:
         config = self.config
+        self.counters = self.turn.counters
         self.timeouts = Timeouts(
             ping_interval_s=config.ping_interval_s or None,
             ping_timeout_s=config.ping_timeout_s or None,
@@ -139,13 +144,23 @@ class Runtime:
         )
         task.cancel()
 
+    def number(self) -> int:
+        """Return a number that no other connection of this process has, or will have."""
+        self.numbered += 1
+        return self.numbered
+
     def enter(self, connection: Drainable) -> None:
         """Learn of a connection."""
-        self.connections.add(connection)
+        if connection not in self.connections:
+            self.connections.add(connection)
+            open_ = self.counters.open
+            open_[connection.protocol] = open_.get(connection.protocol, 0) + 1
 
     def leave(self, connection: Drainable) -> None:
         """Learn that a connection is gone."""
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self.connections.discard(connection)
+            self.counters.open[connection.protocol] -= 1
         self.check_quiet()
 
     def check_quiet(self) -> None:

@@ -22,11 +22,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..exceptions import CloseCode, ConfigurationError
+from ..instruments import Snapshot
 from .config import Config
 from .connection import Connection
+from .counters import Counters
 from .endpoint import Endpoint
 from .lifespan import LifespanTask
-from .runtime import ASGIApplication, Counters, Runtime
+from .runtime import ASGIApplication, Runtime
+from .snapshot import Probe, take
 from .turn import Turn
 from .wheel import Wheel
 
@@ -58,6 +61,7 @@ class Server:
         self.farewell: tuple[int, str] = (CloseCode.GOING_AWAY, "the server is stopping")
         self._runtime: Runtime | None = None
         self._lifespan: LifespanTask | None = None
+        self._probe: Probe | None = None
         self._listeners: list[asyncio.Server] = []
         self._signal = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -103,6 +107,12 @@ class Server:
         assert self._runtime is not None, "the server has not been started"
         return self._runtime.counters
 
+    def snapshot(self) -> Snapshot:
+        """Return what the server is doing, and has done: see ``headrace.instruments``."""
+        assert self._runtime is not None, "the server has not been started"
+        assert self._probe is not None
+        return take(self._runtime, self._probe)
+
     @property
     def hurried(self) -> bool:
         """Whether the stop did not wait for all that was under way."""
@@ -128,6 +138,8 @@ class Server:
             runtime.state = lifespan.state
             for sock in sockets:
                 self._listeners.append(await self._listen(runtime, sock))
+            self._probe = Probe(runtime)
+            self._probe.start()
         except BaseException:
             for listener in self._listeners:
                 listener.close()
@@ -176,6 +188,8 @@ class Server:
             remaining_s = max(CANCELLED_S, deadline - runtime.loop.time())
             await self._wait(self._lifespan.stop(timeout_s=remaining_s), None)
         runtime.wheel.close()
+        if self._probe is not None:
+            self._probe.stop()
         self._runtime = None
         self._listeners.clear()
         self._stopped.set()

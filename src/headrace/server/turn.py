@@ -12,6 +12,8 @@ Rules of this file:
 import asyncio
 from typing import Protocol
 
+from .counters import Counters
+
 __all__ = ["Resumable", "Turn", "Writable"]
 
 #: How many tasks are resumed, or sockets written, before the loop has its turn again.
@@ -38,13 +40,15 @@ class Writable(Protocol):
 class Turn:
     """The work that is noted for the end of this turn of the loop."""
 
-    __slots__ = ("_loop", "_resumables", "_scheduled", "_writables")
+    __slots__ = ("_loop", "_resumables", "_scheduled", "_writables", "counters")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._scheduled = False
         self._resumables: list[Resumable] = []
         self._writables: list[Writable] = []
+        #: Where whoever writes counts it.
+        self.counters = Counters()
 
     def resume(self, resumable: Resumable) -> None:
         """Note that a task has something to do."""

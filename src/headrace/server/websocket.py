@@ -14,7 +14,7 @@ import logging
 import math
 from collections.abc import Hashable, Sequence
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ..exceptions import CloseCode, LocalProtocolError
 from ..protocols.extensions import Extension
@@ -37,6 +37,7 @@ from .asgi import (
     refusal_status,
     unexpected,
 )
+from .counters import reason_of
 from .inbox import Inbox
 from .outbox import HIGH_WATER_BYTES, Outbox, SlowClientPolicy
 from .runtime import Address, Message, Receive, Runtime, Scope, Send
@@ -143,6 +144,8 @@ class Opening(Protocol):
 class WebSocketStream(Inbox):
     """A WebSocket between its transport and the application's task."""
 
+    protocol: ClassVar = "websocket"
+
     __slots__ = (
         "_client",
         "_early",
@@ -153,8 +156,10 @@ class WebSocketStream(Inbox):
         "_wire",
         "bounds",
         "engine",
+        "number",
         "outbox",
         "phase",
+        "received_bytes",
         "tick",
         "transport",
     )
@@ -185,6 +190,9 @@ class WebSocketStream(Inbox):
         self._task: asyncio.Task[None] | None = None
         #: The wire format while we are open; otherwise nobody's.
         self._wire: Hashable = self
+        self.received_bytes = 0
+        #: With that of the worker, the connection's id.
+        self.number = 0
 
     @property
     def peer(self) -> str:
@@ -195,6 +203,7 @@ class WebSocketStream(Inbox):
         """Run the application."""
         runtime = self._runtime
         runtime.counters.websockets += 1
+        self.number = self.number or runtime.number()
         runtime.enter(self)
         self._events.append({"type": "websocket.connect"})
         # The task is the application's own coroutine: a frame around it would be kept in
@@ -254,7 +263,11 @@ class WebSocketStream(Inbox):
             if self._opening is not None and not self._opening.take(data):
                 self._pause_reading()
             return
-        self._take(engine.receive(data, self._runtime.loop.time()))
+        runtime = self._runtime
+        size = len(data)
+        self.received_bytes += size
+        runtime.counters.bytes_received += size
+        self._take(engine.receive(data, runtime.loop.time()))
 
     def eof_received(self) -> bool:
         """Learn that the client sends no more; there is no half-open WebSocket."""
@@ -293,12 +306,14 @@ class WebSocketStream(Inbox):
     def _take(self, events: list[Event]) -> None:
         """Put what the client sent into the inbox, and let the application run."""
         inbox = self._events
+        self._runtime.counters.messages_received += len(events)
         for event in events:
             if type(event) is str:
                 inbox.append({"type": "websocket.receive", "text": event})
             elif type(event) is bytes:
                 inbox.append({"type": "websocket.receive", "bytes": event})
             elif isinstance(event, CloseReceived | ConnectionFailed):
+                self._runtime.counters.messages_received -= 1
                 self._closed_by_peer(event)
         engine = self.engine
         assert engine is not None
@@ -477,6 +492,7 @@ class WebSocketStream(Inbox):
         self._wire = engine.wire if engine.wire is not None else self
         self._opening = None
         self.phase = OPEN
+        runtime.counters.accepted += 1
         config = runtime.config
         if config.watcher is not None:
             config.watcher.websocket_accepted(self)
@@ -528,11 +544,11 @@ class WebSocketStream(Inbox):
         assert self._opening is not None
         self._opening.body(message.get("body", b""), more=more)
         if not more:
-            self._runtime.counters.refused += 1
+            self._runtime.counters.refuse("denied")
             self._finish_refusal()
 
     def _refuse(self, status: int, reason: str) -> None:
-        self._runtime.counters.refused += 1
+        self._runtime.counters.refuse(reason_of(status))
         assert self._opening is not None
         self._opening.refuse(status, reason)
         if self.phase is CONNECTING:
@@ -577,6 +593,8 @@ class WebSocketStream(Inbox):
                 watcher.websocket_closed(self, code)
             elif watcher is not None and self.phase is CONNECTING and self._opening is not None:
                 watcher.websocket_refused(self, 499)
+            if self.phase is OPEN:
+                self._runtime.counters.closes[str(int(code))].value += 1
             self.phase = CLOSED
             self._wire = self
             event = {"type": "websocket.disconnect", "code": int(code), "reason": reason}
@@ -716,7 +734,7 @@ class WebSocketStream(Inbox):
 
     def dropped(self, messages: int) -> None:
         """Count messages that a slow client will never see."""
-        self._runtime.counters.dropped_messages += messages
+        self._runtime.counters.drop(self.outbox.policy, messages)
 
     def expire(self, now: float) -> float | None:
         """Act on a deadline: the accept, a ping, the close handshake."""
@@ -749,6 +767,14 @@ class WebSocketStream(Inbox):
         self._refuse(503, "the application took too long to answer")
         if self._task is not None:
             self._task.cancel()
+
+    def waiting(self) -> tuple[int, int, bool]:
+        """Return what waits: see ``Drainable``."""
+        outbox = self.outbox
+        if not outbox.paused:
+            return len(self._events), outbox.waiting_bytes, False
+        buffered = self.transport.get_write_buffer_size()
+        return len(self._events), outbox.waiting_bytes + buffered, True
 
     def drain(self) -> None:
         """Close: the server stops."""

@@ -1,0 +1,134 @@
+"""What a server counts: plain numbers on the hot paths, and what they are called in a snapshot.
+
+Rules of this file:
+
+- Who counts adds to an attribute; nothing here is called for a message or for a write.
+- All of it belongs to the thread of the server's loop.
+"""
+
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import ClassVar
+
+from ..instruments import Family, Histogram, Reading
+
+__all__ = ["Counters", "reason_of"]
+
+#: Upper bounds for the time that a response takes.
+RESPONSE_SECONDS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since the server started."""
+
+    #: Transport connections; the WebSockets among them count as ``websockets``, too.
+    connections: int = 0
+    tls_connections: int = 0
+    requests: int = 0
+    websockets: int = 0
+    #: Handshakes that the application accepted.
+    accepted: int = 0
+    application_errors: int = 0
+    slow_clients: int = 0
+    messages_received: int = 0
+    bytes_received: int = 0
+    messages_sent: int = 0
+    bytes_sent: int = 0
+    #: Requests, handshakes and connections that were refused, by reason; see ``refuse``.
+    refusals: Family = field(default_factory=lambda: Family(("reason",)))
+    #: Messages for slow clients that were dropped, by policy.
+    drops: Family = field(default_factory=lambda: Family(("policy",)))
+    #: Closed WebSockets, by the close code that the application heard.
+    closes: Family = field(default_factory=lambda: Family(("code",)))
+    #: Responses by the first digit of their status; a client that left before has the fifth's 499.
+    statuses: list[int] = field(default_factory=lambda: [0] * 10)
+    durations: Histogram = field(default_factory=lambda: Histogram(RESPONSE_SECONDS))
+    #: Connections that are open, by protocol.
+    open: dict[str, int] = field(default_factory=dict)
+
+    _HELP: ClassVar = {
+        "connections": "Connections that were accepted.",
+        "tls_connections": "Connections over TLS among them.",
+        "requests": "HTTP requests.",
+        "websockets": "WebSocket handshakes that reached the application.",
+        "accepted": "WebSockets that the application accepted.",
+        "application_errors": "Failures of the application: it raised, or gave no answer.",
+        "slow_clients": "WebSockets closed because their client read too slowly.",
+        "messages_received": "WebSocket messages from clients.",
+        "messages_sent": "WebSocket messages to clients.",
+        "bytes_received": "Bytes from clients.",
+        "bytes_sent": "Bytes to clients.",
+    }
+
+    def refuse(self, reason: str) -> None:
+        """Count something that was refused; reasons are few, and words."""
+        self.refusals[reason].value += 1
+
+    def drop(self, policy: str, messages: int) -> None:
+        """Count messages that were dropped."""
+        self.drops[policy].value += messages
+
+    @property
+    def refused(self) -> int:
+        """How much was refused in all."""
+        return int(self.refusals.value)
+
+    @property
+    def dropped_messages(self) -> int:
+        """How many messages were dropped because their client read too slowly."""
+        return int(self.drops.value)
+
+    def read(self, into: Reading) -> None:
+        """Add all of it to a reading."""
+        for name, text in self._HELP.items():
+            into.counter(f"headrace_{name}_total", text, getattr(self, name))
+        families = (
+            (self.refusals, "reason", "headrace_refusals_total", "What was refused, by reason."),
+            (
+                self.drops,
+                "policy",
+                "headrace_dropped_messages_total",
+                "Messages dropped because their client read too slowly.",
+            ),
+            (
+                self.closes,
+                "code",
+                "headrace_websocket_closes_total",
+                "Closed WebSockets, by close code.",
+            ),
+        )
+        for family, label, name, text in families:
+            into.help[name] = text
+            into.counters.setdefault(name, {})
+            for value, cell in list(family.items()):
+                into.counter(name, text, cell.value, **{label: str(value)})
+        for digit, count in enumerate(self.statuses):
+            if count or 2 <= digit <= 5:
+                into.counter(
+                    "headrace_responses_total",
+                    "HTTP responses, by class of status.",
+                    count,
+                    status=f"{digit}xx",
+                )
+        into.histogram(
+            "headrace_response_seconds",
+            "From the head of a request to the end of its response.",
+            self.durations,
+        )
+        for protocol, count in list(self.open.items()):
+            into.gauge(
+                "headrace_connections_open",
+                "Connections that are open.",
+                count,
+                protocol=protocol,
+            )
+
+
+def reason_of(status: int) -> str:
+    """Return the word for a refusal that is known by its status: ``content_too_large``."""
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        return f"status_{status}"
+    return "_".join(phrase.lower().replace("-", " ").split())
