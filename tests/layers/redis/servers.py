@@ -1,4 +1,4 @@
-"""Real Redis servers for tests: single ones, a Sentinel set, a cluster.
+"""Real Redis (or Valkey) servers for tests: single ones, a Sentinel set, a cluster.
 
 Rules of this file:
 
@@ -6,6 +6,7 @@ Rules of this file:
   with it, keeps nothing on disk unless asked to, and is stopped by its own process id.
 - What a test waits for is a line of a server's log or a state that it asks for, never a time.
 - A program that is missing fails the test. It does not skip it.
+- ``REDIS_SERVER`` names another program that speaks as Redis does: ``make test-valkey``.
 """
 
 import collections
@@ -50,7 +51,7 @@ def until(condition, what, patience_s=PATIENCE_S):
 class Process:
     """One program of Redis, its log, and its end."""
 
-    program = "redis-server"
+    program = os.environ.get("REDIS_SERVER", "redis-server")
     arguments = ()
     ready = "Ready to accept connections"
 

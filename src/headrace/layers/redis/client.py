@@ -142,10 +142,7 @@ def _greet(endpoint: Endpoint, reply: Reply, *, mode: str) -> None:
     """Check what a server answers to HELLO; raise InvalidChannelLayerError or Unreachable."""
     if isinstance(reply, Refusal):
         if reply.code in ("NOAUTH", "WRONGPASS"):
-            raise InvalidChannelLayerError(
-                f"{endpoint.setting} in the CONFIG of CHANNEL_LAYERS: {endpoint} wants a password: "
-                "write it into its 'password'"
-            )
+            raise _locked(endpoint)
         if reply.code == "ERR" and "unknown command" in reply.text.lower():
             raise _too_old(endpoint, "older than 6")
         # Whoever may not ask may still be let do the rest.
@@ -186,6 +183,13 @@ def _text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
+def _locked(endpoint: Endpoint) -> InvalidChannelLayerError:
+    return InvalidChannelLayerError(
+        f"{endpoint.setting} in the CONFIG of CHANNEL_LAYERS: {endpoint} wants a password: "
+        "write it into its 'password'"
+    )
+
+
 def _too_old(endpoint: Endpoint, version: str) -> InvalidChannelLayerError:
     return InvalidChannelLayerError(
         f"{endpoint.setting} in the CONFIG of CHANNEL_LAYERS: {endpoint} has version {version}; "
@@ -200,6 +204,9 @@ def _connecting(endpoint: Endpoint) -> Iterator[None]:
         yield
     except _ANSWERS as error:
         refusal = _refusal(error)
+        if refusal.text.startswith("Authentication required"):
+            # To the words by which redis-py introduces itself, from Redis 7.2 and in Valkey.
+            raise _locked(endpoint) from error
         if refusal.code in ("WRONGPASS", "NOPERM", "NOAUTH") or "AUTH" in refusal.text:
             raise InvalidChannelLayerError(
                 f"{endpoint.setting} in the CONFIG of CHANNEL_LAYERS: {endpoint} does not let "

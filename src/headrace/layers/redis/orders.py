@@ -322,8 +322,9 @@ def judge(refusal: Refusal) -> Verdict | Redirection:
 
 def failure(endpoint: Endpoint | str, refusal: Refusal) -> Exception:
     """Return the error that tells a sender that the server will not do it."""
-    # What a script may not do is an error of the script.
-    if refusal.code in ("NOPERM", "NOAUTH", "WRONGPASS") or "user executing" in refusal.text:
+    # What a script may not do is an error of the script: in the words of Redis, and of Valkey.
+    forbidden = "user executing" in refusal.text or "No permissions" in refusal.text
+    if refusal.code in ("NOPERM", "NOAUTH", "WRONGPASS") or forbidden:
         return InvalidChannelLayerError(
             f"hosts in the CONFIG of CHANNEL_LAYERS: {endpoint} does not let us do this: "
             f"{refusal.text}; the user needs +@pubsub, +@scripting, +@read, +@write, +@connection, "
