@@ -13,7 +13,7 @@ PAGES = "".join(page.read_text().partition(DAPHNE)[0] for page in sorted(DOCS.gl
 
 #: What holds where nobody says it, and the table of options doesn't know.
 UNSAID = {
-    "max-body-bytes": "none",
+    "shared-networks": "the private ones",
     "wsgi-threads": "processors + 4, at most 32",
 }
 

@@ -67,7 +67,7 @@ class Http1Limits:
     field_bytes: int = 16384
     header_bytes: int = 65536
     header_count: int = 100
-    body_bytes: int | None = None
+    body_bytes: int = 100 * 1024 * 1024  # 0: no limit
     chunk_line_bytes: int = 1024
     chunk_extension_bytes: int = 16384
     trailer_bytes: int = 8192
@@ -444,7 +444,7 @@ class Http1Engine:
 
     def _check_body(self, size: int) -> None:
         limit = self._limits.body_bytes
-        if limit is not None and self._received + size > limit:
+        if limit and self._received + size > limit:
             raise HandshakeError(f"the body is longer than {limit} bytes", status=413)
 
     def _take(self) -> bytes:
@@ -642,6 +642,14 @@ class Http1Engine:
                 )
             )
         self._close()
+
+    def announce_end(self) -> None:
+        """Let the next head of a response say that the connection ends after it.
+
+        A response whose head has left already is not the last.
+        """
+        if not self._has_answered():
+            self.must_close = True
 
     def drain(self) -> None:
         """Let the connection end as soon as no request is under way."""

@@ -14,6 +14,7 @@ from ..protocols.extensions import ExtensionFactory
 from ..protocols.http1 import Http1Limits, RequestReceived
 from ..protocols.websocket import Limits
 from .endpoint import Endpoint
+from .limits import ClientLimits
 from .outbox import SlowClientPolicy
 from .proxy import ProxyHeaders
 
@@ -92,6 +93,11 @@ class Config:
 
     http: Http1Limits = field(default_factory=Http1Limits)
     websocket: Limits = field(default_factory=Limits)
+    #: How many clients, and how much of each.
+    clients: ClientLimits = field(default_factory=ClientLimits)
+    #: A message of a WebSocket that began so long ago and has not ended ends it; 0: it may take
+    #: for ever.
+    message_timeout_s: float = 120.0
     #: A client that takes nothing of a response for so long is cut off.
     write_timeout_s: float = 60.0
     #: The longest that a response may take once the request is there; 0: as long as it takes.
@@ -143,6 +149,7 @@ class Config:
         for name in (
             "http_timeout_s",
             "accept_timeout_s",
+            "message_timeout_s",
             "websocket_timeout_s",
             "application_close_timeout_s",
             "ping_interval_s",

@@ -362,8 +362,77 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         ),
     ),
     LIMITS: (
-        Option("max-body-bytes", LIMIT, "of a request; default: no limit", "http.body_bytes"),
+        Option(
+            "max-connections", LIMIT, "at once; 0: what descriptors allow", "clients.connections"
+        ),
+        Option(
+            "max-connections-per-address",
+            LIMIT,
+            "of one address, an IPv6 /64 being one; 0: no limit",
+            "clients.connections_per_address",
+        ),
+        Option(
+            "shared-networks",
+            LIST,
+            "networks whose addresses are many clients each; no limit by address holds for them; "
+            "default: the private ones",
+            "clients.shared_networks",
+            metavar="NETWORK,...",
+        ),
+        Option(
+            "handshakes-per-second",
+            RATE,
+            "of WebSockets, of all clients; 0: no limit",
+            "clients.handshakes_per_s",
+        ),
+        Option(
+            "handshakes-per-second-per-address",
+            RATE,
+            "0: no limit",
+            "clients.handshakes_per_address_per_s",
+        ),
+        Option(
+            "messages-per-second",
+            RATE,
+            "of one WebSocket, its pings and pongs among them; 0: no limit",
+            "clients.messages_per_s",
+        ),
+        Option(
+            "bytes-per-second",
+            RATE,
+            "of one WebSocket, as they are on the wire; 0: no limit",
+            "clients.bytes_per_s",
+        ),
+        Option(
+            "rate-burst",
+            TIME,
+            "what a rate allows at once is as much as comes in so many seconds",
+            "clients.burst_s",
+        ),
+        Option(
+            "rate-patience",
+            TIME,
+            "that a WebSocket may send faster without a break, and is read slowly; 0: no end",
+            "clients.patience_s",
+        ),
+        Option("max-body-bytes", LIMIT, "of a request; 0: no limit", "http.body_bytes"),
+        Option("max-target-bytes", COUNT, "of the request line", "http.request_line_bytes"),
+        Option("max-header-bytes", COUNT, "of all header fields", "http.header_bytes"),
+        Option("max-header-field-bytes", COUNT, "of one header field", "http.field_bytes"),
+        Option("max-headers", COUNT, "header fields of a request", "http.header_count"),
         Option("head-timeout", TIME, "for the head of a request to arrive", "http.head_s"),
+        Option(
+            "body-idle-timeout",
+            TIME,
+            "that nothing of a body may arrive",
+            "http.body_idle_s",
+        ),
+        Option(
+            "min-body-rate",
+            COUNT,
+            "bytes a second of a body, on the whole, after its first 30 s",
+            "http.body_rate_bytes",
+        ),
         Option(
             "keep-alive",
             TIME,
@@ -397,6 +466,19 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
             "websocket.frame_bytes",
             default=None,
             flags=("--websocket-max-frame-size",),
+        ),
+        Option("max-fragments", COUNT, "frames of one message", "websocket.fragments"),
+        Option(
+            "message-timeout",
+            TIME,
+            "from the first byte of a message to its last; 0: no end",
+            "message_timeout_s",
+        ),
+        Option(
+            "websocket-idle-timeout",
+            TIME,
+            "that a WebSocket's client may send no message; 0: no end",
+            "clients.idle_s",
         ),
         Option(
             "accept-timeout",
