@@ -178,7 +178,7 @@ def test_a_port_in_use(capsys):
         (["serve", "tests.server.apps", "-v", "4"], "must be one of 0, 1, 2, 3, not '4'"),
         (["serve", "tests.server.apps", "--log-fmt", "%(x"], "--log-fmt '%(x'"),
         (["serve", "tests.server.apps", "--access-log", "/no/such/f"], "no such file or directory"),
-        (["serve", "tests.server.apps", "-e", "ssl:443"], "TLS ends at the proxy"),
+        (["serve", "tests.server.apps", "-e", "ssl:443"], "privateKey=FILE"),
         (["serve", "tests.server.apps", "--trusted-proxies", "*"], "how --proxy-headers works"),
         (["serve", "tests.server.apps", "--proxy-headers-host", "X"], "how --proxy-headers works"),
         (
@@ -392,8 +392,14 @@ POST = b"POST /body HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\n\r\n"
 
 
 @in_one_loop
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_stops_gracefully(number):
+@pytest.mark.parametrize(
+    ("number", "code", "reason"),
+    [
+        (signal.SIGTERM, 1012, "the server restarts"),
+        (signal.SIGINT, 1001, "the server is stopping"),
+    ],
+)
+async def test_a_signal_stops_gracefully(number, code, reason):
     async with command("application") as running:
         address = await running.address()
         async with (
@@ -406,8 +412,8 @@ async def test_a_signal_stops_gracefully(number):
             await request.send(POST + b"ha")
             await running.has_told("begun")
             running.process.send_signal(number)
-            assert await socket_.read_close() == (1001, "the server is stopping")
-            await socket_.send_close(1001)
+            assert await socket_.read_close() == (code, reason)
+            await socket_.send_close(code)
             assert await socket_.read_to_end() == b""
             assert await idle.read_to_end() == b""
             with pytest.raises(ConnectionError):
@@ -417,7 +423,7 @@ async def test_a_signal_stops_gracefully(number):
             response = await request.read_response()
             assert (response.status, response.body) == (200, b"half")
         assert await running.end() == 0
-        assert running.told == ["begun", "disconnect 1001", "lifespan.shutdown"]
+        assert running.told == ["begun", f"disconnect {code}", "lifespan.shutdown"]
         assert f"{number.name}: stopping" in "\n".join(running.log)
         assert running.log[-1].endswith("Headrace has stopped")
 

@@ -7,6 +7,7 @@ import pytest
 
 from headrace.exceptions import ConfigurationError
 from headrace.server.endpoint import Endpoint
+from headrace.server.tls import Tls
 
 from .clients import connected, hello, serving
 
@@ -26,6 +27,14 @@ from .clients import connected, hello, serving
         ("fd:fileno=4", Endpoint(fd=4)),
         ("fd:4", Endpoint(fd=4)),
         ("systemd:domain=INET:index=1", Endpoint(fd=4)),
+        (
+            "ssl:443:privateKey=key.pem:certKey=crt.pem:interface=127.0.0.1",
+            Endpoint(port=443, tls=Tls(certificate="crt.pem", key="key.pem")),
+        ),
+        (
+            "ssl:443:both.pem",
+            Endpoint(host="0.0.0.0", port=443, tls=Tls(certificate="both.pem", key="both.pem")),
+        ),
     ],
 )
 def test_what_twisted_writes(text, endpoint):
@@ -35,8 +44,10 @@ def test_what_twisted_writes(text, endpoint):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("ssl:443:privateKey=key.pem:certKey=crt.pem", "TLS ends at the proxy in front"),
-        ("le:/certs:tcp\\:443", "TLS ends at the proxy in front"),
+        ("ssl:443:privateKey=a:certKey=b:extraCertChain=c", "append it to the certificate"),
+        ("ssl:443:privateKey=a:certKey=b:dhParameters=c", "can't be read: "),
+        ("ssl:443", "privateKey=FILE"),
+        ("le:/certs:tcp\\:443", "can't be had: certificates are got and renewed by a program"),
         ("onion:80", "can't be had: write tcp:PORT"),
         ("", "can't be had: write tcp:PORT"),
         ("tcp", "can't be read: "),

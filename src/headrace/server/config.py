@@ -17,6 +17,7 @@ from .endpoint import Endpoint
 from .limits import ClientLimits
 from .outbox import SlowClientPolicy
 from .proxy import ProxyHeaders
+from .tls import Tls
 
 __all__ = ["Config", "Lifespan", "Watcher"]
 
@@ -79,6 +80,10 @@ class Config:
     fd: int | None = None
     #: More places to listen.
     also: Sequence[Endpoint] = ()
+    #: What to speak TLS with there; places of ``also`` have their own.
+    tls: Tls | None = None
+    #: Whether HTTP/2 is offered to clients that speak TLS.
+    http2: bool = False
     backlog: int = 2048
 
     #: Which headers say where a request came from; None: none does.
@@ -125,6 +130,11 @@ class Config:
 
     #: How long a stop waits for requests, WebSockets and the application.
     shutdown_timeout_s: float = 30.0
+    #: WebSockets that a patient stop closes in a second, so that their clients don't all come again
+    #: in one instant; 0: all at once. More of them, where it would take too long otherwise.
+    close_rate: float = 500.0
+    #: How long a patient stop lets connections wait for a request that may be on its way.
+    idle_grace_s: float = 1.0
 
     def __post_init__(self) -> None:
         for name, choices in (("lifespan", Lifespan), ("slow_client", SlowClientPolicy)):
@@ -169,6 +179,11 @@ class Config:
     def endpoints(self) -> list[Endpoint]:
         """Return every place to listen."""
         first = Endpoint(
-            host=self.host, port=self.port, uds=self.uds, uds_mode=self.uds_mode, fd=self.fd
+            host=self.host,
+            port=self.port,
+            uds=self.uds,
+            uds_mode=self.uds_mode,
+            fd=self.fd,
+            tls=self.tls,
         )
         return [first, *self.also]

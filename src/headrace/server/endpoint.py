@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..exceptions import ConfigurationError
+from .tls import Tls
 
 __all__ = ["Address", "Endpoint"]
 
@@ -33,6 +34,8 @@ class Endpoint:
     uds_mode: int | None = None
     #: A listening socket that was inherited.
     fd: int | None = None
+    #: What to speak TLS with; None: there is none.
+    tls: Tls | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -92,6 +95,21 @@ def _unix(address: str, mode: str = "666", backlog: str = "50", lockfile: str = 
     return Endpoint(uds=address, uds_mode=int(mode, 8))
 
 
+def _ssl(
+    port: str,
+    privateKey: str,  # noqa: N803 - the names are Twisted's
+    certKey: str = "",  # noqa: N803
+    interface: str = "0.0.0.0",  # noqa: S104
+    backlog: str = "50",
+    extraCertChain: str = "",  # noqa: N803
+) -> Endpoint:
+    del backlog
+    if extraCertChain:
+        raise ValueError("append it to the certificate, and leave out extraCertChain")
+    tls = Tls(certificate=certKey or privateKey, key=privateKey)
+    return Endpoint(host=interface, port=int(port), tls=tls)
+
+
 def _fd(fileno: str) -> Endpoint:
     return Endpoint(fd=int(fileno))
 
@@ -107,15 +125,18 @@ SYSTEMD_FIRST_FD = 3
 _READERS: dict[str, Callable[..., Endpoint]] = {
     "tcp": _tcp,
     "tcp6": _tcp6,
+    "ssl": _ssl,
     "unix": _unix,
     "fd": _fd,
     "systemd": _systemd,
 }
 _SUPPORTED = (
-    "write tcp:PORT:interface=ADDRESS, unix:PATH, fd:fileno=N or systemd:index=N, "
+    "write tcp:PORT:interface=ADDRESS, ssl:PORT:privateKey=FILE:certKey=FILE, unix:PATH, "
+    "fd:fileno=N or systemd:index=N, "
     "or --bind and --port, --uds, --fd"
 )
 _INSTEAD = dict.fromkeys(
-    ("ssl", "tls", "txacme", "le"),
-    "TLS ends at the proxy in front of the server, which is told of it by --proxy-headers",
+    ("tls", "txacme", "le"),
+    "certificates are got and renewed by a program of their own: name their files with "
+    "--tls-certificate and --tls-key",
 )
