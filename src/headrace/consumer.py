@@ -25,6 +25,7 @@ from asgiref.sync import ThreadSensitiveContext, async_to_sync, markcoroutinefun
 
 from ._concurrent import Beside, concurrent, limits_of
 from ._lane import DISCONNECTS, HandledSink, Lane, OwnInbox, Receive, Send, lane_of
+from ._timing import QUICK_S, Times, failed, perf_counter
 from .db import (
     aclose_old_connections,
     cleanup_due,
@@ -32,6 +33,7 @@ from .db import (
 )
 from .exceptions import CloseCode, StopConsumer
 from .layers import DEFAULT_CHANNEL_LAYER, BaseChannelLayer, get_channel_layer
+from .layers.accounts import waits
 from .layers.base import Bounds, Event, Overflow, is_client_event
 from .middleware import MEMBERSHIP
 from .threads import run_in_connection_thread, thread_context
@@ -136,8 +138,12 @@ class AsyncConsumer:
     # A class attribute unless it is needed: thousands of idle consumers pay for each one.
     _hr_beside: Beside | None = None
 
+    # How long its handlers take, in all connections of the class.
+    _hr_times: ClassVar[Times]
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls._hr_times = Times(cls)
         cls._hr_limits = limits_of(cls, cls._hr_handled_by)
         if isinstance(cls.overflow, str):
             _bounds(1, cls.overflow, cls.__name__)
@@ -160,23 +166,40 @@ class AsyncConsumer:
         track_database_use()
         # What a handler is at work on. An idle consumer keeps no event alive.
         message: Event | None = None
+        began = 0.0
         try:
             if MEMBERSHIP in scope:
                 await scope[MEMBERSHIP].join(self)
             while True:
                 try:
                     while True:
+                        began = 0.0
                         message = await receive()
+                        if message is waits.event:
+                            waits.begun()
                         if cleanup_due():
                             await aclose_old_connections()
                         if beside is None or not await beside.take(message):
+                            began = perf_counter()
                             await self.dispatch(message)
+                            took_s = perf_counter() - began
+                            # Written out: this is every message's way.
+                            times = self._hr_times[message.get("type", "other")]
+                            if took_s < QUICK_S:
+                                times.counts[0] += 1
+                                times.sum += took_s
+                            else:
+                                times.observe(took_s)
                         message = _BETWEEN_EVENTS
                         if cleanup_due():
                             await aclose_old_connections()
                 except StopConsumer:
+                    if began:
+                        self._hr_times.note(message, began)
                     raise
                 except Exception as error:
+                    if began:
+                        self._hr_times.note(message, began)
                     if not await self._hr_survives(error, message):
                         raise
                     if _is_disconnect(message):
@@ -217,6 +240,14 @@ class AsyncConsumer:
             await AsyncConsumer.send(self, message)
         else:
             raise self._hr_no_handler(message)
+
+    async def _hr_dispatch(self, message: Event) -> None:
+        """Call the handler, and time it, where that is not done in ``__call__``."""
+        began = perf_counter()
+        try:
+            await self.dispatch(message)
+        finally:
+            self._hr_times.note(message, began)
 
     async def send(self, message: Event) -> None:
         """Send an ASGI event to the server; an OSError when the client is gone."""
@@ -282,7 +313,7 @@ class AsyncConsumer:
         self.base_send = send
         if self._hr_limits:
             self._hr_beside = Beside(
-                self._hr_limits, self.dispatch, self._hr_survives, lane, type(self).__name__
+                self._hr_limits, self._hr_dispatch, self._hr_survives, lane, type(self).__name__
             )
         if layer is not None:
             if pushes:
@@ -329,6 +360,7 @@ class AsyncConsumer:
             if isinstance(error, OSError) and self._hr_lane.told:
                 raise _Over from None
             return False
+        failed(self._hr_times, message)
         traceback = error.__traceback__
         try:
             await self._hr_ask(error, message)
@@ -382,6 +414,9 @@ class AsyncConsumer:
             f"{type(self).__name__} has no handler for messages of type {message['type']!r}: "
             f"define a method {name}(self, event)"
         )
+
+
+AsyncConsumer._hr_times = Times(AsyncConsumer)  # noqa: SLF001 - ours
 
 
 class SyncConsumer(AsyncConsumer):

@@ -26,6 +26,7 @@ from django.db import OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from .instruments import Reading, process
 from .layers import DEFAULT_CHANNEL_LAYER, channel_layers
 from .layers.base import BaseChannelLayer, Event, running_loop
 
@@ -371,6 +372,19 @@ def on_commit_metrics() -> dict[str, int]:
     with _outcomes_lock:
         return _outcomes.copy()
 
+
+def _read(into: Reading) -> None:
+    outcomes = on_commit_metrics()
+    for outcome in ("sent", "failed"):
+        into.counter(
+            "headrace_on_commit_total",
+            "Events that were to be sent after a commit, by outcome.",
+            outcomes[f"{outcome}_total"],
+            outcome=outcome,
+        )
+
+
+process.source(_read)
 
 _outcomes = {"sent_total": 0, "failed_total": 0}
 _outcomes_lock = threading.Lock()

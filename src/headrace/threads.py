@@ -32,6 +32,7 @@ from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext
 
 from . import conf
 from .db import ThreadConnections, database_sync_to_async
+from .instruments import Reading, process
 
 __all__ = ["PoolStats", "pool_stats", "run_in_connection_thread", "thread_context"]
 
@@ -340,6 +341,27 @@ if hasattr(os, "register_at_fork"):
 def pool_stats() -> PoolStats:
     """Return what the pool of threads is doing, for a metric."""
     return _pool.stats()
+
+
+def _read(into: Reading) -> None:
+    stats = pool_stats()
+    for name, text, value in (
+        ("threads", "Threads of synchronous handlers.", stats.threads),
+        ("threads_busy", "Those that run a call.", stats.busy),
+        ("thread_limit", "How many there may be.", stats.size),
+        ("thread_waiting", "Connections whose next call waits for a thread.", stats.waiting),
+        ("thread_wait_max_seconds", "The longest wait for a thread.", stats.wait_s_longest),
+    ):
+        into.gauge(f"headrace_{name}", text, value)
+    into.counter("headrace_thread_calls_total", "Calls of synchronous handlers.", stats.calls)
+    into.counter(
+        "headrace_thread_wait_seconds_total",
+        "What connections waited for a thread.",
+        stats.wait_s_total,
+    )
+
+
+process.source(_read)
 
 
 def thread_context() -> ThreadSensitiveContext:

@@ -25,6 +25,7 @@ from django.core.signing import BadSignature
 
 from ..db import aclose_old_connections, cleanup_due, database_sync_to_async
 from ..exceptions import CloseCode, ConfigurationError
+from ..instruments import process
 from ..middleware import ASGIApplication, BaseMiddleware, Handover, Receive, Scope, Send
 from ._identity import anonymous, is_welcome
 from .first_message import FirstMessage, Refused, open_with_first_message
@@ -40,6 +41,10 @@ __all__ = [
 ]
 
 logger = logging.getLogger("headrace.auth")
+
+_refused = process.counters(
+    "headrace_middleware_refusals_total", "Connections refused by a middleware.", "by"
+)["token"]
 
 #: Returns the user whom a token stands for, or None; an ordinary function or a coroutine's.
 Verify: TypeAlias = Callable[[str], Any]
@@ -282,6 +287,7 @@ def _in_a_coroutine(verify: Verify) -> Callable[[str], Awaitable[Any]]:
 
 
 def _log_refusal(scope: Scope, why: str) -> None:
+    _refused.value += 1
     path = ascii(scope.get("path", ""))[:_LOGGED_CHARACTERS]
     logger.info("%s %s refused: %s", scope["type"], path, why)
 

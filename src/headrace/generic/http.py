@@ -139,7 +139,7 @@ class AsyncHttpConsumer(AsyncConsumer):
         if beside is not None and await beside.take(event):
             return
         try:
-            await self.dispatch(event)
+            await self._hr_dispatch(event)
         except StopConsumer:
             raise
         except Exception as error:

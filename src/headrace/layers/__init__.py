@@ -18,6 +18,8 @@ from django.utils.module_loading import import_string
 
 from .. import DEFAULT_CHANNEL_LAYER
 from ..exceptions import ChannelFull, InvalidChannelLayerError
+from ..instruments import process
+from .accounts import Accounts
 from .base import BaseChannelLayer, Overflow, Sink
 from .memory import InMemoryChannelLayer
 
@@ -175,3 +177,4 @@ def get_channel_layer(alias: str = DEFAULT_CHANNEL_LAYER) -> BaseChannelLayer | 
 
 
 channel_layers = ChannelLayerManager()
+process.source(Accounts(lambda: channel_layers.backends))

@@ -28,6 +28,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
+from .accounts import waits
 from .base import (
     Bounds,
     Bursts,
@@ -354,6 +355,7 @@ class Hub:
     def _put(self, group: str, sinks: list[Sink], event: Event) -> None:
         copy_of_event = copier_for(event)
         full: list[tuple[Sink | None, bool | Overflow]] = []
+        copy_for_sink: Event | None = None
         for sink in sinks:
             copy_for_sink = copy_of_event()  # what can't be copied is an error of the sender
             try:
@@ -362,6 +364,8 @@ class Hub:
             except Exception:
                 # A member that breaks its promise must not silence those behind it.
                 logger.exception("group %s: a member failed to take an event", group)
+        if copy_for_sink is not None:
+            waits.put(copy_for_sink)
         if full:
             self.losses.note(f"group {group}", event, full, len(sinks))
 

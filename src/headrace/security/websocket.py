@@ -21,6 +21,7 @@ from django.conf import settings
 from django.utils.http import is_same_domain
 
 from ..exceptions import ConfigurationError
+from ..instruments import process
 from ..middleware import (
     ASGIApplication,
     Handover,
@@ -34,6 +35,10 @@ from ..middleware import (
 __all__ = ["AllowedHostsOriginValidator", "OriginValidator", "WebsocketDenier"]
 
 logger = logging.getLogger("headrace.security")
+
+_refused = process.counters(
+    "headrace_middleware_refusals_total", "Connections refused by a middleware.", "by"
+)["origin"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _LOGGED_CHARACTERS = 200
@@ -71,6 +76,7 @@ class OriginValidator(Stage):
         origins = [value for name, value in scope.get("headers", ()) if name == b"origin"]
         if self.valid_origin(_parse(origins)):
             return self.application, scope, receive, send
+        _refused.value += 1
         logger.warning("WebSocket %s denied: %s", _shown(scope.get("path", "")), _why(origins))
         return WebsocketDenier(), scope, receive, send
 
