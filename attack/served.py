@@ -50,6 +50,8 @@ class Served:
     Args:
         application: What ``headrace serve`` is told to run.
         options: More arguments.
+        command: Arguments of Python instead, for another server; the word PORT in them stands
+            for the port.
         log: The file that gets what it prints.
         environment: Variables beside those of this process.
     """
@@ -59,12 +61,15 @@ class Served:
         application: str,
         *options: str,
         log: Path,
+        command: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.log = log
         self.port = free_port()
-        self._command = [sys.executable, "-m", "headrace", "serve", application]
-        self._command += ["--port", str(self.port), *options]
+        if not command:
+            command = ("-m", "headrace", "serve", application, "--port", "PORT", *options)
+        port = str(self.port)
+        self._command = [sys.executable, *(part.replace("PORT", port) for part in command)]
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -148,6 +153,15 @@ class Served:
                 # With those of its children that were waited for: what has ended has cost, too.
                 cpu_s += sum(int(field) for field in fields[11:15]) / _TICKS
         return Vitals(processes, rss, descriptors, threads, cpu_s)
+
+    def peak_bytes(self) -> int:
+        """The most memory that its processes have had resident, each at its time."""
+        total = 0
+        for pid in self.pids():
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{pid}/status").read_text()
+                total += int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        return total
 
     def tail(self, lines: int = 20) -> str:
         """The last lines of its log."""
