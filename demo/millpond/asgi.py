@@ -9,6 +9,9 @@ django_application = get_asgi_application()  # before the imports that need Djan
 
 from chat.routing import websocket_urlpatterns  # noqa: E402
 from headrace.auth import AuthMiddlewareStack  # noqa: E402
+from headrace.operations.routing import (  # noqa: E402
+    websocket_urlpatterns as operations_urlpatterns,
+)
 from headrace.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from headrace.security.websocket import AllowedHostsOriginValidator  # noqa: E402
 from millpond.staticfiles import StaticFiles  # noqa: E402
@@ -18,7 +21,7 @@ application = ProtocolTypeRouter(
         "http": StaticFiles(django_application),
         # Browsers send cookies along with a WebSocket to any site: the origin is checked first.
         "websocket": AllowedHostsOriginValidator(
-            AuthMiddlewareStack(URLRouter(websocket_urlpatterns))
+            AuthMiddlewareStack(URLRouter([*websocket_urlpatterns, *operations_urlpatterns]))
         ),
     }
 )

@@ -37,11 +37,13 @@ ALLOWED_HOSTS = os.environ.get("DEMO_HOSTS", "localhost,127.0.0.1,[::1]").split(
 
 INSTALLED_APPS = [
     "headrace",  # before staticfiles: it brings a runserver of its own
+    "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.messages",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
+    "headrace.operations",
     "accounts",
     "chat",
 ]

@@ -1,8 +1,10 @@
 """The pages of the site."""
 
+from django.contrib import admin
 from django.urls import include, path
 
 urlpatterns = [
+    path("admin/", admin.site.urls),
     path("", include("chat.urls")),
     path("", include("accounts.urls")),
 ]

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from uuid import NAMESPACE_URL, uuid5
 
+from django.contrib.auth.models import Permission
 from django.core.management.base import BaseCommand
 from django.db import transaction
 from django.utils import timezone
@@ -19,6 +20,9 @@ PEOPLE = (
     ("wen", "Wen Li", User.Color.ROSE),
     ("edith", "Edith Novák", User.Color.MOSS),
 )
+
+# Who may open /admin/, where the server can be watched and its connections closed.
+STAFF = "edith"
 
 ROOMS = (
     (
@@ -93,7 +97,12 @@ class Command(BaseCommand):
             )
             if created:
                 people[username].set_unusable_password()
+                people[username].is_staff = username == STAFF
                 people[username].save()
+                if username == STAFF:
+                    people[username].user_permissions.add(
+                        Permission.objects.get(codename="close_connection")
+                    )
         opened = [
             room
             for name, topic, *conversation in ROOMS
