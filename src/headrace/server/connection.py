@@ -12,6 +12,7 @@ Rules of this file:
 
 import asyncio
 import logging
+import select
 import sys
 from typing import ClassVar, cast
 
@@ -262,6 +263,10 @@ class Connection(asyncio.Protocol):
     def finished(self) -> None:
         """Go on after a response that is complete, or that never will be."""
         self._exchange = None
+        if self._runtime.draining and self._engine.state is IDLE:
+            self.drain()
+            if self._lingering:
+                return
         self.after()
 
     def _break_off(self, status: int) -> None:
@@ -383,12 +388,32 @@ class Connection(asyncio.Protocol):
         return lately or self._transport.get_write_buffer_size() > 0
 
     def drain(self) -> None:
-        """Finish the request under way, and close."""
+        """Finish the request under way, and close.
+
+        A connection that waits for a request can't be closed without a race: it may be on its
+        way (RFC 9112 §9.5). So it has some time, and its answer says that it is the last.
+        """
+        if self._runtime.idle_until > self._runtime.loop.time() or self._is_asked():
+            self._engine.announce_end()
+            return
         if self._engine.state is IDLE:
             self._heard_all = True
         self._engine.drain()
         if not self._lingering:
             self.after()
+
+    def _is_asked(self) -> bool:
+        """Say whether there is in the socket what we have not read yet."""
+        if self._engine.state is not IDLE or self._reading_paused or self._lingering:
+            return False
+        if self._engine.has_unread:
+            return True
+        sock = self._transport.get_extra_info("socket")
+        if self._transport.is_closing() or sock is None or sock.fileno() < 0:
+            return False
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def abort(self) -> None:
         """Close at once."""

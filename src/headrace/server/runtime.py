@@ -52,7 +52,10 @@ class Drainable(Protocol):
         ...
 
     def drain(self) -> None:
-        """Finish what is under way, begin nothing new, and close."""
+        """Finish what is under way, begin nothing new, and close.
+
+        Called again, when ``Runtime.idle_until`` is past, it closes what only waits.
+        """
         ...
 
     def abort(self) -> None:
@@ -87,6 +90,8 @@ class Runtime:
     #: Addresses of ours, so that connections share them.
     addresses: dict[Address | None, Address | None] = field(default_factory=dict)
     draining: bool = False
+    #: Until then a drain lets connections wait for a request that may be on its way.
+    idle_until: float = 0.0
     #: What a stop tells the client of a WebSocket: close code and reason.
     farewell: tuple[int, str] = (CloseCode.GOING_AWAY, "the server is stopping")
     #: Set when a stop has no connection and no task left to wait for.

@@ -5,32 +5,33 @@ Rules of this file:
 - ``start`` returns when connections are accepted, ``stop`` when nothing of the server is left.
 - A stop: no new connections; the application hears of it (``websocket.disconnect`` 1001, then
   the lifespan's shutdown); what is under way finishes; a deadline ends what does not.
+- A patient stop loses nobody: who waits to be accepted is, a connection that waits for its
+  client's next request answers that with ``Connection: close``, and WebSockets are closed a few
+  at a time.
 - Whoever is in a hurry waits for nothing but what was cancelled.
 """
 
 import asyncio
-import contextlib
-import errno
 import logging
-import os
+import select
 import signal
 import socket
-import stat
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from ..exceptions import CloseCode, ConfigurationError
+from ..exceptions import CloseCode
 from ..instruments import Snapshot
 from .config import Config
 from .connection import Connection
 from .counters import Counters
-from .endpoint import Endpoint
 from .lifespan import LifespanTask
-from .runtime import ASGIApplication, Runtime
+from .listening import Listening, address_of, is_unix
+from .runtime import ASGIApplication, Drainable, Runtime
 from .snapshot import Probe, take
 from .turn import Turn
+from .websocket import WebSocketStream
 from .wheel import Wheel
 
 __all__ = ["Server"]
@@ -39,6 +40,13 @@ logger = logging.getLogger("headrace.server")
 
 #: How long a task may take to end once it was cancelled.
 CANCELLED_S = 2.0
+#: How long a patient stop goes on to accept who waits for it.
+ACCEPT_S = 0.25
+#: The part of a stop's time in which every WebSocket is closed, however many there are: the rest
+#: is for their answers.
+CLOSING_SHARE = 0.7
+#: So often some of them are closed.
+CLOSING_STEP_S = 0.02
 
 
 class Server:
@@ -59,6 +67,10 @@ class Server:
         self.config = config if config is not None else Config()
         #: The close code and reason that a stop sends to WebSockets.
         self.farewell: tuple[int, str] = (CloseCode.GOING_AWAY, "the server is stopping")
+        #: WebSockets that a stop closes in a second; 0: all at once.
+        self.close_rate = 0.0
+        #: How long a stop lets connections wait for a request that may be on its way.
+        self.idle_grace_s = 0.0
         self._runtime: Runtime | None = None
         self._lifespan: LifespanTask | None = None
         self._probe: Probe | None = None
@@ -66,18 +78,19 @@ class Server:
         self._signal = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._socket_files: list[tuple[str, int]] = []
+        self._bound: list[Listening] = []
+        self._last: Snapshot | None = None
 
     @property
     def addresses(self) -> list[str]:
         """Where the server listens: ``http://127.0.0.1:8000`` or ``unix:/run/app.sock``."""
-        return [_address(sock) for sock in self._sockets()]
+        return [address_of(sock) for sock in self._sockets()]
 
     @property
     def port(self) -> int:
         """The TCP port of the first listening socket that has one."""
         for sock in self._sockets():
-            if not _is_unix(sock):
+            if not is_unix(sock):
                 port: int = sock.getsockname()[1]
                 return port
         raise RuntimeError("the server listens on no TCP port")
@@ -94,7 +107,7 @@ class Server:
 
     def _url(self, scheme: str) -> str:
         for sock in self._sockets():
-            if not _is_unix(sock):
+            if not is_unix(sock):
                 host, port = sock.getsockname()[:2]
                 # All addresses of this host are no address that a client could ask for.
                 host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
@@ -108,9 +121,13 @@ class Server:
         return self._runtime.counters
 
     def snapshot(self) -> Snapshot:
-        """Return what the server is doing, and has done: see ``headrace.instruments``."""
-        assert self._runtime is not None, "the server has not been started"
-        assert self._probe is not None
+        """Return what the server is doing, and has done: see ``headrace.instruments``.
+
+        After a stop that is what it had done by then.
+        """
+        if self._runtime is None or self._probe is None:
+            assert self._last is not None, "the server has not been started"
+            return self._last
         return take(self._runtime, self._probe)
 
     @property
@@ -129,31 +146,29 @@ class Server:
         runtime = self._runtime = Runtime(
             app=self.app, config=self.config, loop=loop, turn=Turn(loop), wheel=Wheel(loop)
         )
-        sockets: list[socket.socket] = []
         lifespan = self._lifespan = LifespanTask(self.app, self.config.lifespan)
         try:
             for endpoint in self.config.endpoints():
-                sockets.append(self._bind(endpoint))  # noqa: PERF401 - those bound get closed
+                self._bound.append(Listening(endpoint))
             await lifespan.start()
             runtime.state = lifespan.state
-            for sock in sockets:
-                self._listeners.append(await self._listen(runtime, sock))
+            for bound in self._bound:
+                self._listeners.append(await self._listen(runtime, bound.sock))
             self._probe = Probe(runtime)
             self._probe.start()
         except BaseException:
             for listener in self._listeners:
                 listener.close()
             self._listeners.clear()
-            for sock in sockets:
-                sock.close()
-            self._remove_socket_files()
+            while self._bound:
+                self._bound.pop().close()
             self._runtime = None
             await lifespan.stop(timeout_s=CANCELLED_S)
             raise
 
     async def _listen(self, runtime: Runtime, sock: socket.socket) -> asyncio.Server:
         loop, backlog = runtime.loop, self.config.backlog
-        if not _is_unix(sock):
+        if not is_unix(sock):
             return await loop.create_server(lambda: Connection(runtime), sock=sock, backlog=backlog)
         # The file of an inherited socket isn't ours to remove; from Python 3.13 on, asyncio would.
         options: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -164,7 +179,9 @@ class Server:
     async def stop(self) -> None:
         """Stop gracefully; a second call, or ``hurry()``, ends it at once.
 
-        WebSockets are closed with ``farewell``.
+        WebSockets are closed with ``farewell``, so many a second as ``close_rate`` says. With an
+        ``idle_grace_s`` the stop is patient: connections that wait for a request have so long
+        until they are closed, too.
         """
         runtime, config = self._runtime, self.config
         if runtime is None:
@@ -175,24 +192,85 @@ class Server:
             return
         runtime.draining = True
         runtime.farewell = self.farewell
-        deadline = runtime.loop.time() + config.shutdown_timeout_s
+        now = runtime.loop.time()
+        deadline = now + config.shutdown_timeout_s
+        runtime.idle_until = now + self.idle_grace_s
+        for bound in self._bound:
+            bound.remove_file()
+        if self.idle_grace_s:
+            await self._accept_the_last()
         for listener in self._listeners:
             listener.close()
-        self._remove_socket_files()
-        for connection in list(runtime.connections):
-            connection.drain()
-        runtime.check_quiet()
+        farewells = asyncio.ensure_future(self._say_farewell(runtime, config.shutdown_timeout_s))
         if not await self._wait(runtime.quiet.wait(), config.shutdown_timeout_s):
             await self._cut_off(runtime)
+        farewells.cancel()
+        await asyncio.wait({farewells})
         if self._lifespan is not None:
             remaining_s = max(CANCELLED_S, deadline - runtime.loop.time())
             await self._wait(self._lifespan.stop(timeout_s=remaining_s), None)
         runtime.wheel.close()
         if self._probe is not None:
+            self._last = self.snapshot()
             self._probe.stop()
         self._runtime = None
+        self._bound.clear()
         self._listeners.clear()
         self._stopped.set()
+
+    async def _accept_the_last(self) -> None:
+        """Accept who waits in the system: a socket that is closed takes its queue along."""
+        poll = select.poll()
+        for sock in self._sockets():
+            poll.register(sock.fileno(), select.POLLIN)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + ACCEPT_S
+        while poll.poll(0) and loop.time() < until and not self.hurried:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
+    async def _say_farewell(self, runtime: Runtime, within_s: float) -> None:
+        """Close each connection as its kind wants it; WebSockets so many a second."""
+        websockets: list[Drainable] = []
+        for connection in list(runtime.connections):
+            if isinstance(connection, WebSocketStream):
+                websockets.append(connection)
+            else:
+                connection.drain()
+        runtime.check_quiet()
+        grace = asyncio.ensure_future(asyncio.sleep(runtime.idle_until - runtime.loop.time()))
+        try:
+            await self._close_slowly(runtime, websockets, within_s * CLOSING_SHARE)
+            await grace
+        finally:
+            grace.cancel()
+        for connection in list(runtime.connections):
+            # For those that it left open the first time.
+            if not isinstance(connection, WebSocketStream):
+                connection.drain()
+
+    async def _close_slowly(
+        self, runtime: Runtime, websockets: list[Drainable], within_s: float
+    ) -> None:
+        rate = self.close_rate
+        if rate and len(websockets) > rate * within_s:
+            logger.info(
+                "%d WebSockets are closed faster than %g a second, to be done in %g s",
+                len(websockets),
+                rate,
+                within_s,
+            )
+            rate = len(websockets) / within_s
+        start, done = runtime.loop.time(), 0
+        while done < len(websockets):
+            due = len(websockets)
+            if rate:
+                due = min(due, int((runtime.loop.time() - start) * rate) + 1)
+            for websocket in websockets[done:due]:
+                if websocket in runtime.connections:
+                    websocket.drain()
+            done = due
+            if done < len(websockets):
+                await asyncio.sleep(max(CLOSING_STEP_S, 1 / rate))
 
     async def _cut_off(self, runtime: Runtime) -> None:
         """End every connection and task that is left."""
@@ -268,8 +346,25 @@ class Server:
                 loop.remove_signal_handler(number)
 
     def end(self) -> None:
-        """Let ``serve()`` stop gracefully, as a first signal does."""
+        """Let ``serve()`` stop gracefully, as SIGINT does."""
         self._signal.set()
+
+    def end_patiently(
+        self,
+        *,
+        farewell: tuple[int, str] = (CloseCode.SERVICE_RESTART, "the server restarts"),
+        close_rate: float | None = None,
+        idle_grace_s: float | None = None,
+    ) -> None:
+        """Let ``serve()`` stop so that no client loses anything, as SIGTERM does.
+
+        What is None is as the configuration has it.
+        """
+        config = self.config
+        self.farewell = farewell
+        self.close_rate = config.close_rate if close_rate is None else close_rate
+        self.idle_grace_s = config.idle_grace_s if idle_grace_s is None else idle_grace_s
+        self.end()
 
     def owns(self, error: BaseException) -> bool:
         """Say whether an application's task has just ended with this, and nothing else has.
@@ -321,79 +416,10 @@ class Server:
             self.hurry()
         else:
             logger.info("%s: stopping; once more ends it at once", name)
-            self.end()
+            if number == signal.SIGTERM:
+                self.end_patiently()
+            else:
+                self.end()
 
     def _sockets(self) -> Sequence[socket.socket]:
         return [sock for listener in self._listeners for sock in listener.sockets]
-
-    def _bind(self, endpoint: Endpoint) -> socket.socket:
-        try:
-            if endpoint.fd is not None:
-                return socket.socket(fileno=os.dup(endpoint.fd))
-            if endpoint.uds is not None:
-                return self._bind_unix(endpoint.uds, endpoint.uds_mode)
-            family = socket.AF_INET6 if ":" in endpoint.host else socket.AF_INET
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.bind((endpoint.host, endpoint.port))
-            except BaseException:
-                sock.close()
-                raise
-        except OSError as error:
-            hint = _HINTS.get(error.errno or 0, "choose another with --bind, --port, --uds or --fd")
-            reason = (error.strerror or str(error)).lower()
-            raise ConfigurationError(f"cannot listen on {endpoint}: {reason}; {hint}") from error
-        return sock
-
-    def _bind_unix(self, path: str, mode: int | None) -> socket.socket:
-        with contextlib.suppress(FileNotFoundError):
-            # A socket that a killed server left behind may go; anything else may not.
-            if stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
-                os.unlink(path)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.bind(path)
-            self._socket_files.append((path, os.stat(path).st_ino))
-            if mode is not None:
-                os.chmod(path, mode)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    def _remove_socket_files(self) -> None:
-        while self._socket_files:
-            path, inode = self._socket_files.pop()
-            with contextlib.suppress(FileNotFoundError):
-                # Only our own: a successor may listen under the same name by now.
-                if os.stat(path).st_ino == inode:
-                    os.unlink(path)
-
-
-_HINTS = {
-    errno.EADDRINUSE: "another program is there: stop it, or choose another place with --bind, "
-    "--port or --uds",
-    errno.EACCES: "that takes more rights: choose a port from 1024 up with --port, or another "
-    "path with --uds",
-    errno.EADDRNOTAVAIL: "this host has no such address: --bind takes one of its own, or 0.0.0.0",
-    errno.EBADF: "--fd takes the number of a socket that was inherited",
-    errno.ENOTSOCK: "--fd takes the number of a socket that was inherited",
-}
-
-
-def _is_unix(sock: socket.socket) -> bool:
-    return sock.family == socket.AF_UNIX
-
-
-def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(path) == 0
-
-
-def _address(sock: socket.socket) -> str:
-    if _is_unix(sock):
-        return f"unix:{sock.getsockname()}"
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
