@@ -597,7 +597,7 @@ class TestKeepAlive:
             assert engine.data_to_send() == server_frame(PING)
 
     def test_keep_alive_can_be_off(self):
-        engine = self.engine(ping_interval_s=None)
+        engine = self.engine(ping_interval_s=None, message_timeout_s=None)
         assert engine.deadline() is None
         assert engine.timeout(1e9) == []
 
@@ -618,6 +618,96 @@ class TestKeepAlive:
         engine = self.engine()
         feed(engine, wire.close(1000))
         assert engine.deadline() is None
+
+
+class TestSlowMessages:
+    BEGUN = wire.text("hello")[:8]
+
+    def engine(self, **timeouts):
+        timeouts = {"message_timeout_s": 30.0, "ping_interval_s": 20.0} | timeouts
+        return WebSocketEngine(100.0, timeouts=Timeouts(**timeouts))
+
+    @pytest.mark.parametrize(
+        "pieces",
+        [
+            # What trickles in keeps no message alive, and neither do pongs between its frames.
+            [BEGUN, wire.text("hello")[8:9], wire.text("hello")[9:10]],
+            [frame(TEXT, b"a", fin=False), frame(PONG), frame(CONTINUATION, fin=False)],
+        ],
+    )
+    def test_a_message_that_begins_and_never_ends_ends_the_connection(self, pieces):
+        engine = self.engine()
+        for now, piece in zip((110.0, 120.0, 130.0), pieces, strict=True):
+            engine.receive(piece, now)
+        assert engine.timeout(139.9) == []
+        assert engine.deadline() == 140.0
+        (event,) = engine.timeout(140.0)
+        assert event == ConnectionFailed(1008, "message takes too long to arrive")
+        assert engine.state is State.CLOSED
+        assert engine.data_to_send() == server_frame(CLOSE, b"\x03\xf0" + event.reason.encode())
+
+    def test_one_that_ends_in_time_is_nothing_to_wait_for(self):
+        engine = self.engine()
+        data = wire.text("hello")
+        engine.receive(data[:8], 110.0)
+        assert engine.receive(data[8:], 139.0) == ["hello"]
+        assert engine.deadline() == 159.0
+        assert engine.timeout(150.0) == []
+
+    def test_while_we_do_not_read_no_time_passes(self):
+        engine = self.engine()
+        data = wire.text("hello")
+        engine.receive(data[:8], 110.0)
+        engine.receive(b"", 200.0)
+        assert engine.timeout(215.0) == []
+        assert engine.receive(data[8:], 229.0) == ["hello"]
+
+    def test_without_pings_it_is_seen_just_so(self):
+        engine = self.engine(ping_interval_s=None)
+        assert engine.deadline() == 130.0
+        assert engine.timeout(130.0) == []
+        assert engine.deadline() == 160.0
+        engine.receive(self.BEGUN, 140.0)
+        (event,) = engine.timeout(170.0)
+        assert event.code == 1008
+
+    def test_it_may_take_for_ever(self):
+        engine = self.engine(message_timeout_s=None)
+        engine.receive(self.BEGUN, 110.0)
+        assert engine.deadline() == 130.0
+        assert engine.timeout(130.0) == []
+        assert engine.data_to_send() == server_frame(PING)
+
+
+class TestTurns:
+    """A flood of frames that say nothing is read in pieces, so that others have their turn."""
+
+    FLOOD = frame(TEXT, fin=False) + frame(CONTINUATION, fin=False) * 4999 + frame(CONTINUATION)
+
+    def test_fragments(self, engine):
+        calls = 1
+        events = engine.receive(self.FLOOD, 0.0)
+        while engine.has_unread:
+            assert events == []
+            assert engine.fragments <= 1024 * calls
+            events = engine.receive(b"", 0.0)
+            calls += 1
+        assert events == [""]
+        assert calls == 5
+        assert engine.fragments == 5000
+
+    def test_pings_after_our_close_frame(self, engine):
+        engine.send_close(now=0.0)
+        assert engine.receive(frame(PING) * 3000, 0.0) == []
+        assert engine.has_unread
+        assert engine.receive(b"", 0.0) == []
+        assert engine.has_unread
+        (event,) = engine.receive(wire.close(1000), 0.0)
+        assert isinstance(event, CloseReceived)
+
+    def test_whole_messages_are_none(self, engine):
+        assert engine.receive(wire.text("a") * 50, 0.0) == ["a"] * 50
+        assert engine.fragments == 0
 
 
 class TestCost:

@@ -151,9 +151,16 @@ class Timeouts:
     """Fail a connection that stays silent for so long after the ping; None: never."""
     close_timeout_s: float = 10.0
     """Wait so long for the peer's answer to our close frame."""
+    message_timeout_s: float | None = 120.0
+    """Fail a connection whose message began so long ago and is not complete; None: never."""
 
     def __post_init__(self) -> None:
-        for name in ("ping_interval_s", "ping_timeout_s", "close_timeout_s"):
+        for name in (
+            "ping_interval_s",
+            "ping_timeout_s",
+            "close_timeout_s",
+            "message_timeout_s",
+        ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigurationError(f"{name} must be more than 0, not {value}")
@@ -170,6 +177,8 @@ _OPCODES = frozenset((_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG))
 _CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
 _UNSENT_PONGS_BYTES = 2048
+# Frames that one call reads beside whole messages: a read of 256 KiB may hold 40,000 of them.
+_FRAMES_A_CALL = 1024
 _NO_LIMITS_GIVEN = Limits()
 _NO_TIMEOUTS_GIVEN = Timeouts()
 
@@ -178,6 +187,7 @@ class _Message:
     """A message that did not arrive as one whole plain frame."""
 
     __slots__ = (
+        "began",
         "decoders",
         "final",
         "fragments",
@@ -189,7 +199,8 @@ class _Message:
         "wire_bytes",
     )
 
-    def __init__(self, *, text: bool, decoders: tuple[Extension, ...]) -> None:
+    def __init__(self, began: float, *, text: bool, decoders: tuple[Extension, ...]) -> None:
+        self.began = began
         self.text = text
         self.decoders = decoders
         self.final = False  # the present frame is the last
@@ -259,6 +270,9 @@ class WebSocketEngine:
         close frame had none), the code of our failure, 1006 when the connection was lost.
     ``has_unread``
         ``receive`` stopped before the end: call ``receive(b"", now)`` to go on.
+    ``fragments``
+        Frames that were read and ended no message, for who counts what they cost: it sets them
+        back to 0.
     """
 
     __slots__ = (
@@ -277,6 +291,7 @@ class WebSocketEngine:
         "_timeouts",
         "close_code",
         "close_reason",
+        "fragments",
         "has_unread",
         "state",
         "wire",
@@ -295,6 +310,7 @@ class WebSocketEngine:
         self.close_code = int(CloseCode.ABNORMAL_CLOSURE)
         self.close_reason = ""
         self.has_unread = False
+        self.fragments = 0
         self._limits = limits
         self._timeouts = timeouts
         self._extensions = extensions
@@ -323,7 +339,7 @@ class WebSocketEngine:
         close frame or a failure, never together with what came before it, so that this can
         still be answered. ``has_unread`` says that there is more, for ``receive(b"", now)``.
         Every call counts as a sign of life: call it, if only with ``b""``, when reading goes
-        on after a pause of our own.
+        on after a pause of our own. A message that is under way then has its whole time again.
         """
         self._heard = now
         events: list[Event] = []
@@ -335,6 +351,8 @@ class WebSocketEngine:
             position = 0
             if self.state is CLOSED:
                 return events
+            if not data and self._message is not None:
+                self._message.began = now
             if self._buffer:
                 if data:
                     data = self._buffer[self._position :] + data
@@ -384,6 +402,7 @@ class WebSocketEngine:
 
     def _read(self, data: bytes, position: int, events: list[Event], max_events: int) -> int:
         """Read frames until events or bytes run out, and return where it stopped."""
+        frames = 0
         while len(events) < max_events and self.state is not CLOSED:
             message = self._message
             if message is not None and message.left:
@@ -401,6 +420,10 @@ class WebSocketEngine:
             header = read_header(data, position)
             if header is None:
                 break
+            if frames == _FRAMES_A_CALL:
+                self.has_unread = True
+                break
+            frames += 1
             head, length, mask, start = header
             if head & _OPCODE >= _CLOSE:
                 self._check_control(head, length)
@@ -436,7 +459,9 @@ class WebSocketEngine:
         else:
             if message is not None:
                 raise RemoteProtocolError("new message inside a fragmented message")
-            message = self._message = _Message(text=opcode == _TEXT, decoders=self._decoders(rsv))
+            message = self._message = _Message(
+                self._heard, text=opcode == _TEXT, decoders=self._decoders(rsv)
+            )
         limits = self._limits
         message.final = bool(head & _FIN)
         message.fragments += 1
@@ -450,6 +475,8 @@ class WebSocketEngine:
         if message.fragments > limits.fragments:
             raise _too_big(f"message in {message.fragments} fragments", limits.fragments)
         message.left = length
+        if not message.final:
+            self.fragments += 1
         return message
 
     def _decoders(self, rsv: int) -> tuple[Extension, ...]:
@@ -617,15 +644,28 @@ class WebSocketEngine:
         It moves with everything that happens: receiving makes it later, closing earlier.
         """
         timeouts = self._timeouts
-        if self.state is OPEN:
-            if self._heard < self._asked:
-                if timeouts.ping_timeout_s is not None:
-                    return self._asked + timeouts.ping_timeout_s
-                since = self._asked
-            else:
-                since = self._heard
-            return None if timeouts.ping_interval_s is None else since + timeouts.ping_interval_s
-        return self._asked + timeouts.close_timeout_s if self.state is CLOSING else None
+        if self.state is not OPEN:
+            return self._asked + timeouts.close_timeout_s if self.state is CLOSING else None
+        due = self._ping_due()
+        if (message_timeout_s := timeouts.message_timeout_s) is not None:
+            if self._message is not None:
+                late = self._message.began + message_timeout_s
+                due = late if due is None else min(due, late)
+            elif due is None:
+                # Nothing is due; it is time to see whether a message has begun since.
+                due = self._heard + message_timeout_s
+        return due
+
+    def _ping_due(self) -> float | None:
+        """Return when a silent peer is asked, or has not answered."""
+        timeouts = self._timeouts
+        if self._heard < self._asked:
+            if timeouts.ping_timeout_s is not None:
+                return self._asked + timeouts.ping_timeout_s
+            since = self._asked
+        else:
+            since = self._heard
+        return None if timeouts.ping_interval_s is None else since + timeouts.ping_interval_s
 
     def timeout(self, now: float) -> list[Event]:
         """Do what is due at ``now``: ping a silent peer, fail one that stays silent."""
@@ -634,6 +674,12 @@ class WebSocketEngine:
             return []
         if self.state is CLOSING:
             event = self._fail(CloseCode.ABNORMAL_CLOSURE, "close frame was not answered in time")
+        elif self._is_late(now):
+            event = self._fail(CloseCode.POLICY_VIOLATION, "message takes too long to arrive")
+        elif self._ping_due() is None:
+            # This was the look at whether a message has begun; no ping goes by what was heard.
+            self._heard = now
+            return []
         elif self._heard < self._asked and self._timeouts.ping_timeout_s is not None:
             event = self._fail(CloseCode.INTERNAL_ERROR, "keep-alive ping was not answered in time")
         else:
@@ -642,6 +688,11 @@ class WebSocketEngine:
             return []
         self._forget()
         return [event]
+
+    def _is_late(self, now: float) -> bool:
+        """Say whether a message has begun too long ago."""
+        timeout_s, message = self._timeouts.message_timeout_s, self._message
+        return timeout_s is not None and message is not None and now >= message.began + timeout_s
 
     # Ending
 
