@@ -28,12 +28,17 @@ __all__ = [
     "BYTES",
     "CONNECTIONS",
     "DESCRIPTORS",
+    "FAILURES",
     "HANDSHAKES",
     "IDLE",
+    "LOOK_EVERY",
     "MESSAGES",
+    "REFUSING",
     "BoundedLog",
     "Buckets",
     "ClientLimits",
+    "Gate",
+    "Pace",
     "Places",
     "Refusal",
     "Refusals",
@@ -61,6 +66,11 @@ PRIVATE = (
     "fc00::/7",
     "fe80::/10",
 )
+#: Connections that are told at once that they are too many; the next end without a word.
+REFUSING = 60
+#: How long nobody is let in when descriptors have run short, and how often a look is taken: at
+#: one connection in so many, for a look takes as long as a small message.
+SHORT_S, LOOK_EVERY = 1.0, 16
 #: A client that was refused comes again after a time of its own, up to so much later than others.
 SPREAD_S = 5
 
@@ -69,8 +79,8 @@ SPREAD_S = 5
 class ClientLimits:
     """How many clients, and how much of each; 0 turns a limit off."""
 
-    #: Connections at once; 0: as many as there are descriptors for.
-    connections: int = 0
+    #: Connections at once; 0, and in any case: no more than there are descriptors for.
+    connections: int = 32_768
     #: Connections of one address; of IPv6 the first 64 bits are the address.
     connections_per_address: int = 500
     #: Handshakes of WebSockets a second, of all clients.
@@ -404,3 +414,117 @@ BYTES: Final = Refusal("byte_rate", "too many bytes a second: send fewer", "--by
 IDLE: Final = Refusal(
     "idle", "nothing was sent for too long", "--websocket-idle-timeout", code=CloseCode.TIMEOUT
 )
+
+#: Why a WebSocket failed, by the code that it is closed with: what the engine says no to.
+FAILURES: Final = {
+    CloseCode.PROTOCOL_ERROR: "protocol_error",
+    CloseCode.INVALID_PAYLOAD: "invalid_payload",
+    CloseCode.POLICY_VIOLATION: "slow_message",
+    CloseCode.MESSAGE_TOO_BIG: "message_too_big",
+    CloseCode.INTERNAL_ERROR: "ping_timeout",
+}
+
+
+class Pace:
+    """How fast a WebSocket's client may send: a token bucket, taken apart.
+
+    Its state is one number of the connection, the time at which its bucket is full again; what
+    a read costs is added to that, in seconds, and ``burst_s`` of them may be owed.
+    """
+
+    __slots__ = ("burst_s", "byte_s", "idle_s", "message_s", "patience_s")
+
+    def __init__(self, limits: ClientLimits) -> None:
+        #: What a message costs, and what a byte does: the dearer of the two is charged.
+        self.message_s = 1 / limits.messages_per_s if limits.messages_per_s else 0.0
+        self.byte_s = 1 / limits.bytes_per_s if limits.bytes_per_s else 0.0
+        self.burst_s = max(limits.burst_s, self.message_s, self.byte_s)
+        self.patience_s = limits.patience_s or math.inf
+        self.idle_s = limits.idle_s
+
+    @classmethod
+    def of(cls, limits: ClientLimits) -> "Pace | None":
+        """Return what these limits ask for; None: nothing."""
+        asked = limits.messages_per_s or limits.bytes_per_s or limits.idle_s
+        return cls(limits) if asked else None
+
+
+# Letting in
+
+
+class Gate:
+    """Lets connections and handshakes in, or says what keeps them out.
+
+    Args:
+        limits: The settings.
+        descriptors: How many file descriptors the process may have.
+    """
+
+    __slots__ = (
+        "_handshakes",
+        "_last_descriptor",
+        "_of_address",
+        "_places",
+        "_shared",
+        "_short_until",
+        "most",
+        "refusing",
+    )
+
+    def __init__(self, limits: ClientLimits, descriptors: int) -> None:
+        if descriptors < 0:  # as many as the system has
+            descriptors = 1 << 20
+        # What is left is for the refusals, for the application, and for what it opens.
+        most = max(1, descriptors - max(descriptors // 10, min(descriptors // 2, 100)))
+        #: Connections at once.
+        self.most = min(limits.connections or most, most)
+        #: Refused connections that are being told so.
+        self.refusing = 0
+        #: A descriptor of this number, the lowest that was free, is one of the last.
+        self._last_descriptor = descriptors - min(descriptors // 8, 32)
+        self._short_until = -math.inf
+        self._shared = limits.networks
+        each, burst_s = limits.connections_per_address, limits.burst_s
+        self._places = Places(each) if each else None
+        rate = limits.handshakes_per_s
+        self._handshakes = TokenBucket(rate, burst_s) if rate else None
+        rate = limits.handshakes_per_address_per_s
+        self._of_address = Buckets(rate, burst_s) if rate else None
+
+    def connect(self, connections: int, now: float) -> Refusal | None:
+        """Let one more connection in beside those that there are; or return why not."""
+        if now < self._short_until:
+            return DESCRIPTORS
+        return CONNECTIONS if connections - self.refusing >= self.most else None
+
+    def look(self, descriptor: int, now: float) -> None:
+        """See by the number of a new descriptor whether the process runs out of them.
+
+        Then nobody is let in for a while: an accept that fails can't even refuse.
+        """
+        if descriptor >= self._last_descriptor:
+            self._short_until = now + SHORT_S
+
+    def enter(self, host: str) -> Hashable | Refusal:
+        """Take a place for one more connection, or request, of this address.
+
+        Returns what ``leave`` takes in the end, None where there is no limit; or the refusal.
+        """
+        if self._places is None or (key := address_key(host, self._shared)) is None:
+            return None
+        return key if self._places.enter(key) else ADDRESS
+
+    def leave(self, key: Hashable) -> None:
+        """Give the place back."""
+        if self._places is not None and key is not None:
+            self._places.leave(key)
+
+    def handshake(self, host: str | None, now: float) -> tuple[Refusal, float] | None:
+        """Let a WebSocket's handshake in; or return why not, and for how many seconds."""
+        if self._of_address is not None and host is not None:
+            key = address_key(host, self._shared)
+            if key is not None and (wait_s := self._of_address.take(key, now)):
+                return ADDRESS_HANDSHAKES, wait_s
+        if self._handshakes is not None and (wait_s := self._handshakes.take(now)):
+            return HANDSHAKES, wait_s
+        return None

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import email.utils
 import logging
+import resource
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from ..protocols.websocket import Timeouts
 from .config import Config
 from .counters import Counters
 from .endpoint import Address
+from .limits import BoundedLog, Gate, Pace, Refusals
 from .turn import Turn
 from .wheel import Wheel
 
@@ -89,6 +91,8 @@ class Runtime:
     state: dict[str, Any] | None = None
     #: Addresses of ours, so that connections share them.
     addresses: dict[Address | None, Address | None] = field(default_factory=dict)
+    #: Whether the application has started.
+    serving: bool = False
     draining: bool = False
     #: Until then a drain lets connections wait for a request that may be on its way.
     idle_until: float = 0.0
@@ -99,6 +103,13 @@ class Runtime:
     #: Where every task of the application begins: what one sets is not seen by the next.
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     timeouts: Timeouts = field(init=False)
+    #: For lines that clients can cause as often as they like.
+    log: BoundedLog = field(init=False)
+    #: The way to say no.
+    refusals: Refusals = field(init=False)
+    gate: Gate = field(init=False)
+    #: How fast a WebSocket's client may send; None: as fast as it is read.
+    pace: Pace | None = field(init=False)
     #: The headers that a response has unless the application gave its own.
     default_headers: list[tuple[bytes, bytes]] = field(init=False)
     _date_second: int = 0
@@ -106,10 +117,15 @@ class Runtime:
     def __post_init__(self) -> None:
         config = self.config
         self.counters = self.turn.counters
+        self.log = BoundedLog(logger, clock=self.loop.time, later=self.loop.call_later)
+        self.refusals = Refusals(self.counters.refuse, self.log)
+        self.gate = Gate(config.clients, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self.pace = Pace.of(config.clients)
         self.timeouts = Timeouts(
             ping_interval_s=config.ping_interval_s or None,
             ping_timeout_s=config.ping_timeout_s or None,
             close_timeout_s=config.close_timeout_s,
+            message_timeout_s=config.message_timeout_s or None,
         )
         self.default_headers = [(b"date", b"")]
         if config.server_header:
@@ -167,6 +183,11 @@ class Runtime:
             self.connections.discard(connection)
             self.counters.open[connection.protocol] -= 1
         self.check_quiet()
+
+    def hand_over(self, connection: Drainable) -> None:
+        """Learn that another is about to enter in its place: a stop goes on waiting for that."""
+        self.connections.discard(connection)
+        self.counters.open[connection.protocol] -= 1
 
     def check_quiet(self) -> None:
         """Say so when a stop has nothing left to wait for."""
