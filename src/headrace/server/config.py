@@ -17,6 +17,7 @@ from .endpoint import Endpoint
 from .limits import ClientLimits
 from .outbox import SlowClientPolicy
 from .proxy import ProxyHeaders
+from .proxy_protocol import ProxyProtocol
 from .tls import Tls
 
 __all__ = ["Config", "Lifespan", "Watcher"]
@@ -86,6 +87,10 @@ class Config:
     http2: bool = False
     backlog: int = 2048
 
+    #: Whether connections there begin with a PROXY header; places of ``also`` say so themselves.
+    proxied: bool = False
+    #: Who may send one.
+    proxy_protocol: ProxyProtocol = field(default_factory=ProxyProtocol)
     #: Which headers say where a request came from; None: none does.
     proxy_headers: ProxyHeaders | None = None
 
@@ -185,5 +190,6 @@ class Config:
             uds_mode=self.uds_mode,
             fd=self.fd,
             tls=self.tls,
+            proxy_protocol=self.proxied,
         )
         return [first, *self.also]

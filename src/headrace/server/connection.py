@@ -14,7 +14,7 @@ import asyncio
 import logging
 import select
 import sys
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 from ..exceptions import HandshakeError
 from ..protocols.extensions import Extension
@@ -35,7 +35,7 @@ from .outbox import Outbox
 from .runtime import Address, Runtime
 from .websocket import EXTENSION, WebSocketStream
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "address_of_peer"]
 
 logger = logging.getLogger("headrace.server")
 
@@ -74,6 +74,11 @@ class Connection(asyncio.Protocol):
         "tick",
     )
 
+    #: By which scheme its requests come, where no proxy says it better.
+    scheme: str = "http"
+    #: What ASGI's extension ``tls`` says of it; None: there is no TLS.
+    tls: dict[str, Any] | None = None
+
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._exchange: Exchange | None = None
@@ -104,9 +109,8 @@ class Connection(asyncio.Protocol):
         #: With that of the worker, the connection's id.
         self.number = runtime.number()
         self._transport = cast("asyncio.Transport", transport)
-        self._client = _address(transport.get_extra_info("peername"))
+        self._client, server = self._ends(transport)
         # Connections to one listener share one address.
-        server = _address(transport.get_extra_info("sockname"))
         self._server = runtime.addresses.setdefault(server, server)
         self._outbox = Outbox(
             self._transport,
@@ -123,6 +127,11 @@ class Connection(asyncio.Protocol):
         runtime.wheel.schedule(self, self._engine.deadline())
         if runtime.draining:
             self.drain()
+
+    def _ends(self, transport: asyncio.BaseTransport) -> tuple[Address | None, Address | None]:
+        """Return the addresses of the client, and of the server."""
+        peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        return address_of_peer(peer), address_of_peer(own)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
@@ -248,6 +257,8 @@ class Connection(asyncio.Protocol):
         runtime.counters.requests += 1
         client, scheme = self._origin(request)
         scope = http_scope(request, runtime, scheme=scheme, client=client, server=self._server)
+        if self.tls is not None:
+            scope["extensions"]["tls"] = self.tls
         exchange = self._exchange = Exchange(
             runtime, self, self._engine, self._outbox, request, client=client
         )
@@ -257,8 +268,8 @@ class Connection(asyncio.Protocol):
         """Return where the request came from, and by which scheme."""
         headers = self._runtime.config.proxy_headers
         if headers is None:
-            return self._client, "http"
-        return headers.origin(request.headers, self._client)
+            return self._client, self.scheme
+        return headers.origin(request.headers, self._client, self.scheme)
 
     def finished(self) -> None:
         """Go on after a response that is complete, or that never will be."""
@@ -300,17 +311,18 @@ class Connection(asyncio.Protocol):
         self._transport.set_protocol(cast("asyncio.BaseProtocol", stream))
         if (watcher := runtime.config.watcher) is not None:
             watcher.websocket_opening(stream, self.peer, request)
-        stream.start(
-            websocket_scope(
-                request,
-                runtime,
-                scheme=scheme,
-                client=client,
-                server=self._server,
-                subprotocols=handshake.subprotocols,
-                extension=EXTENSION,
-            )
+        scope = websocket_scope(
+            request,
+            runtime,
+            scheme=scheme,
+            client=client,
+            server=self._server,
+            subprotocols=handshake.subprotocols,
+            extension=EXTENSION,
         )
+        if self.tls is not None:
+            scope["extensions"]["tls"] = self.tls
+        stream.start(scope)
         runtime.leave(self)
 
     # The end
@@ -526,7 +538,7 @@ def _wants_websocket(request: RequestReceived) -> bool:
     ]
 
 
-def _address(name: object) -> Address | None:
+def address_of_peer(name: object) -> Address | None:
     """Return host and port; of a Unix socket its path, if it has one, and no port."""
     if isinstance(name, tuple):
         # Behind a proxy, thousands of connections come from one host: it is kept once.

@@ -10,7 +10,7 @@ Rules of this file:
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..exceptions import ConfigurationError
 from .tls import Tls
@@ -36,6 +36,8 @@ class Endpoint:
     fd: int | None = None
     #: What to speak TLS with; None: there is none.
     tls: Tls | None = None
+    #: Whether connections begin with a PROXY header.
+    proxy_protocol: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -55,6 +57,8 @@ class Endpoint:
         Raises ConfigurationError where it asks for what is not done here.
         """
         kind, *parts = _split(text)
+        if kind == "haproxy":
+            return replace(cls.from_twisted(text.partition(":")[2]), proxy_protocol=True)
         reader = _READERS.get(kind)
         if reader is None:
             raise ConfigurationError(

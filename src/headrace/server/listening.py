@@ -72,12 +72,12 @@ def is_unix(sock: socket.socket) -> bool:
     return sock.family == socket.AF_UNIX
 
 
-def address_of(sock: socket.socket) -> str:
+def address_of(sock: socket.socket, scheme: str = "http") -> str:
     """Return where it listens: ``http://127.0.0.1:8000`` or ``unix:/run/app.sock``."""
     if is_unix(sock):
         return f"unix:{sock.getsockname()}"
     host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -19,12 +19,13 @@ from typing import TypeAlias
 from ..exceptions import ConfigurationError
 from .endpoint import Address
 
-__all__ = ["LOOPBACK", "ProxyHeaders"]
+__all__ = ["LOOPBACK", "Networks", "ProxyHeaders", "is_among", "networks_of"]
 
-_Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+Networks: TypeAlias = tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 _Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _HOP = re.compile(r'"?(?:\[(?P<bracketed>[^]]*)\]|(?P<plain>[^:]*))(?::(?P<port>\d+))?"?')
 #: A header with more hops than this is read from the right, so far.
 MOST_HOPS = 50
@@ -45,35 +46,29 @@ class ProxyHeaders:
     port: str = "x-forwarded-port"
     #: The header with the scheme that the client used.
     scheme: str = "x-forwarded-proto"
-    _networks: tuple[_Network, ...] = field(init=False, repr=False, compare=False)
+    _networks: Networks = field(init=False, repr=False, compare=False)
     _names: tuple[bytes, bytes, bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        networks: list[_Network] = []
-        for text in (*LOOPBACK, *self.trusted):
-            try:
-                everybody = ("0.0.0.0/0", "::/0") if text == "*" else (text,)
-                networks += map(ipaddress.ip_network, everybody)
-            except ValueError as error:
-                raise ConfigurationError(
-                    f"a trusted proxy is an address, a network or *: {error}"
-                ) from None
-        object.__setattr__(self, "_networks", tuple(networks))
+        object.__setattr__(self, "_networks", networks_of((*LOOPBACK, *self.trusted)))
         names = tuple(
             name.lower().encode("ascii", "replace")
             for name in (self.address, self.port, self.scheme)
         )
         object.__setattr__(self, "_names", names)
 
-    def origin(self, headers: _Headers, peer: Address | None) -> tuple[Address | None, str]:
+    def origin(
+        self, headers: _Headers, peer: Address | None, scheme: str = "http"
+    ) -> tuple[Address | None, str]:
         """Return the client's address, and the scheme that it used: ``http`` or ``https``.
 
         Args:
             headers: Of the request, with names in lower case.
             peer: The other end of the connection; without a port, or None, a Unix socket.
+            scheme: What the connection itself says, where no proxy says it better.
         """
-        if peer is not None and peer[1] is not None and not _among(peer[0], self._networks):
-            return peer, "http"
+        if peer is not None and peer[1] is not None and not is_among(peer[0], self._networks):
+            return peer, scheme
         address_name, port_name, scheme_name = self._names
         hops: list[str] = []
         schemes: list[str] = []
@@ -92,8 +87,9 @@ class ProxyHeaders:
         # One scheme is that of the whole way; else each hop has one of its own.
         at = 0 if len(schemes) == 1 else len(schemes) - depth
         known = len(schemes) == 1 or (depth > 0 and len(schemes) == len(hops))
-        secure = known and schemes[at].lower() in ("https", "wss")
-        return peer, "https" if secure else "http"
+        if not known or (said := schemes[at].lower()) not in _SCHEMES:
+            return peer, scheme
+        return peer, _SCHEMES[said]
 
     def _client(self, hops: Sequence[str]) -> tuple[tuple[str, int] | None, int]:
         """Return the right-most hop that is not ours, and how many hops from the right it is."""
@@ -103,9 +99,23 @@ class ProxyHeaders:
             if found is None:
                 break
             client, depth = found, depth + 1
-            if not _among(found[0], self._networks):
+            if not is_among(found[0], self._networks):
                 break
         return client, depth
+
+
+def networks_of(texts: Iterable[str]) -> Networks:
+    """Read networks and addresses; ``*`` is everybody. ConfigurationError for what is none."""
+    networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+    for text in texts:
+        try:
+            everybody = ("0.0.0.0/0", "::/0") if text == "*" else (text,)
+            networks += map(ipaddress.ip_network, everybody)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"a trusted proxy is an address, a network or *: {error}"
+            ) from None
+    return tuple(networks)
 
 
 def _listed(value: bytes) -> Iterator[str]:
@@ -131,7 +141,8 @@ def _port(text: str) -> int:
 
 
 @lru_cache(1024)
-def _among(host: str, networks: tuple[_Network, ...]) -> bool:
+def is_among(host: str, networks: Networks) -> bool:
+    """Say whether an address is of one of the networks."""
     try:
         address = _unmapped(host)
     except ValueError:

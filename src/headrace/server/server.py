@@ -23,13 +23,16 @@ from typing import Any, Self
 
 from ..exceptions import CloseCode
 from ..instruments import Snapshot
+from .arrival import Arrivals
 from .config import Config
 from .connection import Connection
 from .counters import Counters
+from .endpoint import Endpoint
 from .lifespan import LifespanTask
 from .listening import Listening, address_of, is_unix
 from .runtime import ASGIApplication, Drainable, Runtime
 from .snapshot import Probe, take
+from .tls import Credentials
 from .turn import Turn
 from .websocket import WebSocketStream
 from .wheel import Wheel
@@ -74,7 +77,7 @@ class Server:
         self._runtime: Runtime | None = None
         self._lifespan: LifespanTask | None = None
         self._probe: Probe | None = None
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[asyncio.Server | Arrivals] = []
         self._signal = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -84,7 +87,11 @@ class Server:
     @property
     def addresses(self) -> list[str]:
         """Where the server listens: ``http://127.0.0.1:8000`` or ``unix:/run/app.sock``."""
-        return [address_of(sock) for sock in self._sockets()]
+        return [
+            address_of(sock, "https" if _is_secure(listener) else "http")
+            for listener in self._listeners
+            for sock in listener.sockets
+        ]
 
     @property
     def port(self) -> int:
@@ -106,12 +113,14 @@ class Server:
         return self._url("ws")
 
     def _url(self, scheme: str) -> str:
-        for sock in self._sockets():
-            if not is_unix(sock):
-                host, port = sock.getsockname()[:2]
-                # All addresses of this host are no address that a client could ask for.
-                host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-                return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        for listener in self._listeners:
+            for sock in listener.sockets:
+                if not is_unix(sock):
+                    host, port = sock.getsockname()[:2]
+                    # All addresses of this host are no address that a client could ask for.
+                    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+                    host = f"[{host}]" if ":" in host else host
+                    return f"{scheme}{'s' if _is_secure(listener) else ''}://{host}:{port}"
         raise RuntimeError("a server that listens on no TCP port has no URL")
 
     @property
@@ -152,8 +161,8 @@ class Server:
                 self._bound.append(Listening(endpoint))
             await lifespan.start()
             runtime.state = lifespan.state
-            for bound in self._bound:
-                self._listeners.append(await self._listen(runtime, bound.sock))
+            for bound, endpoint in zip(self._bound, self.config.endpoints(), strict=True):
+                self._listeners.append(await self._listen(runtime, bound.sock, endpoint))
             self._probe = Probe(runtime)
             self._probe.start()
         except BaseException:
@@ -166,8 +175,14 @@ class Server:
             await lifespan.stop(timeout_s=CANCELLED_S)
             raise
 
-    async def _listen(self, runtime: Runtime, sock: socket.socket) -> asyncio.Server:
+    async def _listen(
+        self, runtime: Runtime, sock: socket.socket, endpoint: Endpoint
+    ) -> asyncio.Server | Arrivals:
         loop, backlog = runtime.loop, self.config.backlog
+        if endpoint.tls is not None or endpoint.proxy_protocol:
+            protocols = ("h2", "http/1.1") if self.config.http2 else ("http/1.1",)
+            credentials = None if endpoint.tls is None else Credentials(endpoint.tls, protocols)
+            return Arrivals(runtime, sock, endpoint, credentials)
         if not is_unix(sock):
             return await loop.create_server(lambda: Connection(runtime), sock=sock, backlog=backlog)
         # The file of an inherited socket isn't ours to remove; from Python 3.13 on, asyncio would.
@@ -175,6 +190,19 @@ class Server:
         return await loop.create_unix_server(
             lambda: Connection(runtime), sock=sock, backlog=backlog, **options
         )
+
+    def renew_certificates(self) -> bool:
+        """Read every certificate and key anew, for connections to come.
+
+        Those that there are go on. What can't be used is told in the log, and the old one stays;
+        then this returns False.
+        """
+        credentials = [
+            listener.credentials
+            for listener in self._listeners
+            if isinstance(listener, Arrivals) and listener.credentials is not None
+        ]
+        return not [each for each in credentials if not each.reload()]
 
     async def stop(self) -> None:
         """Stop gracefully; a second call, or ``hurry()``, ends it at once.
@@ -423,3 +451,7 @@ class Server:
 
     def _sockets(self) -> Sequence[socket.socket]:
         return [sock for listener in self._listeners for sock in listener.sockets]
+
+
+def _is_secure(listener: asyncio.Server | Arrivals) -> bool:
+    return isinstance(listener, Arrivals) and listener.credentials is not None
