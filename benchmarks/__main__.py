@@ -73,7 +73,7 @@ def main() -> int:
 
 
 def _run(cells: list[dict[str, Any]], options: argparse.Namespace, scratch: Path) -> None:
-    generator = environment.compile_generator(scratch)
+    generator = environment.compile_generators(scratch)
     failed = environment.failed()
     peers = HERE / "peers"
     variables = {

@@ -33,7 +33,7 @@ class Workload:
 
     @property
     def is_latency(self) -> bool:
-        return "--rate" in self.arguments
+        return self.is_across and "--rate" in self.arguments
 
     @property
     def less_is_better(self) -> bool:
@@ -99,6 +99,34 @@ WORKLOADS = (
         arguments=("handshake", "--connections", "32"),
     ),
     Workload(
+        key="plain",
+        title="Plain text over HTTP/1.1, 50 connections kept alive",
+        head="plain text",
+        unit="requests/s",
+        arguments=("http1", "--connections", "50"),
+    ),
+    Workload(
+        key="pipelined",
+        title="Plain text over HTTP/1.1, 50 connections with 16 requests in the pipeline",
+        head="pipelined",
+        unit="requests/s",
+        arguments=("http1", "--connections", "50", "--window", "16"),
+    ),
+    Workload(
+        key="django",
+        title="A Django view, 50 connections kept alive",
+        head="Django view",
+        unit="requests/s",
+        arguments=("http1", "--connections", "50"),
+    ),
+    Workload(
+        key="http2",
+        title="Plain text over HTTP/2, 10 connections with 10 streams each",
+        head="HTTP/2",
+        unit="requests/s",
+        arguments=("http2", "--connections", "10", "--window", "10"),
+    ),
+    Workload(
         key="idle",
         title="An idle connection in one group",
         head="idle connection",
@@ -145,6 +173,9 @@ _CONSUMERS = {
     "idle-user": "/private/",
 }
 _ACROSS = {"across": "", "across-rate": ""}
+_HELLO = {"plain": "/hello/", "pipelined": "/hello/"}
+_HELLO_2 = {"http2": "/hello/"}
+_VIEW = {"django": "/hello/"}
 _UVICORN = (
     "{bin}/uvicorn {application} --host 127.0.0.1 --port {port} "
     "--no-access-log --log-level warning --ws {ws} --ws-per-message-deflate false"
@@ -153,6 +184,7 @@ _HEADRACE = (
     "{bin}/headrace serve {application} --bind 127.0.0.1 --port {port} "
     "--no-access-log --log-level warning --no-compression"
 )
+_HYPERCORN = "{bin}/hypercorn -c hypercorn.toml --bind 127.0.0.1:{port} hello:application"
 
 
 def _uvicorn(ws: str, application: str = "bare_asgi:application") -> str:
@@ -244,6 +276,41 @@ ROWS = (
         needs=("headrace",),
     ),
     Row(
+        key="uvicorn-http",
+        label="Uvicorn, bare ASGI (httptools)",
+        command=_uvicorn("none", "hello:application"),
+        paths=_HELLO,
+        needs=("uvicorn", "httptools", "uvloop"),
+    ),
+    Row(
+        key="hypercorn",
+        label="Hypercorn, bare ASGI",
+        command=_HYPERCORN,
+        paths={**_HELLO, **_HELLO_2},
+        needs=("hypercorn", "uvloop"),
+    ),
+    Row(
+        key="headrace-http",
+        label="Headrace, bare ASGI over HTTP",
+        command=_headrace("hello:application"),
+        paths={**_HELLO, **_HELLO_2},
+        needs=("headrace",),
+    ),
+    Row(
+        key="uvicorn-django",
+        label="Uvicorn, Django",
+        command=_uvicorn("none", "django_view:application"),
+        paths=_VIEW,
+        needs=("uvicorn", "httptools", "uvloop", "Django"),
+    ),
+    Row(
+        key="headrace-django",
+        label="Headrace, Django",
+        command=_headrace("django_view:application"),
+        paths=_VIEW,
+        needs=("headrace", "Django"),
+    ),
+    Row(
         key="channels-redis",
         label="Channels, channels_redis core",
         command="{bin}/python across.py channels-redis",
@@ -275,7 +342,13 @@ ROWS = (
 
 # What stands for several rows: whichever of them is the best in the workload at hand.
 REFERENCES = {
-    "uvicorn": ("uvicorn-sansio", "uvicorn-wsproto", "uvicorn-legacy"),
+    "uvicorn": (
+        "uvicorn-sansio",
+        "uvicorn-wsproto",
+        "uvicorn-legacy",
+        "uvicorn-http",
+        "uvicorn-django",
+    ),
     "channels_redis": ("channels-redis", "channels-pubsub"),
 }
 
@@ -317,11 +390,46 @@ TARGETS = (
         beside="socketify",
     ),
     Target(
+        text="handshakes ≥ 3 × Uvicorn, bare on bare",
+        row="headrace-bare",
+        workload="handshake",
+        limit=3,
+        beside="uvicorn",
+    ),
+    Target(
         text="handshakes with routing and a consumer ≥ 2 × bare Uvicorn",
         row="headrace",
         workload="handshake",
         limit=2,
         beside="uvicorn",
+    ),
+    Target(
+        text="plain text over HTTP/1.1 ≥ Uvicorn",
+        row="headrace-http",
+        workload="plain",
+        limit=1,
+        beside="uvicorn",
+    ),
+    Target(
+        text="the same, pipelined ≥ Uvicorn",
+        row="headrace-http",
+        workload="pipelined",
+        limit=1,
+        beside="uvicorn",
+    ),
+    Target(
+        text="a Django view ≥ Uvicorn",
+        row="headrace-django",
+        workload="django",
+        limit=1,
+        beside="uvicorn",
+    ),
+    Target(
+        text="plain text over HTTP/2 ≥ Hypercorn",
+        row="headrace-http",
+        workload="http2",
+        limit=1,
+        beside="hypercorn",
     ),
     Target(
         text="idle connection, consumer in one group ≤ 6,000 bytes",

@@ -1,4 +1,4 @@
-"""Where everything runs: the environment of the peers, and the compiled load generator.
+"""Where everything runs: the environment of the peers, and the compiled load generators.
 
 - Every server runs on one interpreter, that of ``.venv-bench``.
 - Nothing is installed twice: a second run asks no package index and starts at once.
@@ -25,7 +25,7 @@ __all__ = [
     "BIN",
     "HERE",
     "BenchmarkError",
-    "compile_generator",
+    "compile_generators",
     "exclusive",
     "failed",
     "install",
@@ -40,6 +40,7 @@ VENV = ROOT / ".venv-bench"
 BIN = VENV / "bin"
 STATE = VENV / "installed.json"
 REQUIREMENTS = HERE / "requirements.txt"
+GENERATORS = ("loadgen", "httpgen")
 
 # What makes the package: installed again when one of these changed.
 SOURCES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "src")
@@ -92,26 +93,26 @@ def exclusive() -> Iterator[None]:
         yield
 
 
-def compile_generator(directory: Path) -> Path:
-    """Compile ``loadgen.c`` into ``directory``; raise BenchmarkError where it can't be."""
+def compile_generators(directory: Path) -> Path:
+    """Compile the load generators into ``directory``; raise BenchmarkError where they can't be."""
     compiler = next(
         filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))), None
     )
     if compiler is None:
         raise BenchmarkError(
-            "no C compiler: the load generator is written in C; install gcc "
+            "no C compiler: the load generators are written in C; install gcc "
             "(Debian: apt-get install gcc libc6-dev) or name a compiler in CC"
         )
-    program = directory / "loadgen"
-    done = subprocess.run(
-        [compiler, "-std=gnu11", "-O2", "-o", program, HERE / "loadgen.c"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise BenchmarkError(f"{compiler} cannot compile loadgen.c:\n{done.stderr}")
-    return program
+    for name in GENERATORS:
+        done = subprocess.run(
+            [compiler, "-std=gnu11", "-O2", "-o", directory / name, HERE / f"{name}.c"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise BenchmarkError(f"{compiler} cannot compile {name}.c:\n{done.stderr}")
+    return directory
 
 
 def machine() -> dict[str, object]:

@@ -254,7 +254,7 @@ def measure(
     """Measure one cell; raise BenchmarkError with the reason where that can't be done.
 
     ``command`` is the server's, with ``{port}`` in it; ``arguments`` are the load
-    generator's, of which the first is its mode.
+    generator's, of which the first is its mode. ``generator`` is the folder of both generators.
     """
     server_core, generator_core = cores()
     port = _free_port()
@@ -275,7 +275,7 @@ def measure(
         else:
             options += ["--warmup", str(plan.warmup_s), "--seconds", str(plan.seconds)]
         with Generator(
-            generator,
+            generator / ("httpgen" if mode.startswith("http") else "loadgen"),
             [mode, "127.0.0.1", str(port), path, *options],
             core=generator_core,
             log=scratch / "generator.log",
