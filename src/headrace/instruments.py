@@ -26,12 +26,14 @@ __all__ = [
     "SECONDS",
     "SLOWEST",
     "Cell",
+    "Conditions",
     "Family",
     "Histogram",
     "Histograms",
     "Instruments",
     "Reading",
     "Snapshot",
+    "conditions",
     "label_text",
     "labels_of",
     "process",
@@ -291,6 +293,40 @@ def _named(labels: tuple[str, ...], key: Key) -> dict[str, str]:
 
 #: The instruments of this process: layers, consumers, threads, and those of the application.
 process = Instruments()
+
+
+class Conditions:
+    """What has to hold before a process takes clients, beside that it has started."""
+
+    def __init__(self) -> None:
+        self._asked: dict[str, Callable[[], str | None]] = {}
+
+    def require(self, name: str, ask: Callable[[], str | None]) -> None:
+        """Let this function say why something is missing; None: nothing is.
+
+        It is asked for each health check, on the event loop, and answers at once. A name has one:
+        the last.
+        """
+        self._asked[name] = ask
+
+    def forget(self, name: str) -> None:
+        """Ask no more under this name."""
+        self._asked.pop(name, None)
+
+    def unmet(self) -> str | None:
+        """Return the first reason that there is."""
+        for name, ask in list(self._asked.items()):
+            try:
+                reason = ask()
+            except Exception as error:
+                reason = f"{name}: {type(error).__name__} when it was asked for"
+            if reason is not None:
+                return reason
+        return None
+
+
+#: Those of this process.
+conditions = Conditions()
 
 
 # Labels as text: what the keys of a snapshot are.

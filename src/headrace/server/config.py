@@ -133,6 +133,13 @@ class Config:
     #: Messages of one client that wait for the application before reading pauses.
     inbox_limit: int = 32
 
+    #: The port for metrics and health checks; 0: any free one, None: there is none.
+    metrics_port: int | None = None
+    metrics_bind: str = "127.0.0.1"
+    metrics_path: str = "/metrics"
+    #: Where the public port says whether the server is ready, as ``/healthz``; empty: nowhere.
+    health_path: str = ""
+
     #: How long a stop waits for requests, WebSockets and the application.
     shutdown_timeout_s: float = 30.0
     #: WebSockets that a patient stop closes in a second, so that their clients don't all come again
@@ -172,6 +179,10 @@ class Config:
         ):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"{name} must be 0 (off) or more")
+        for name in ("metrics_path", "health_path"):
+            path = getattr(self, name)
+            if not (path.startswith("/") or (name == "health_path" and not path)):
+                raise ConfigurationError(f"{name} must begin with '/', not {path!r}")
         if self.root_path and (self.root_path[0] != "/" or self.root_path[-1] == "/"):
             raise ConfigurationError(
                 f"root_path must begin with '/' and not end with it, not {self.root_path!r}"

@@ -235,6 +235,7 @@ APPLICATION = "the application"
 LISTEN = "where to listen: at each place that is named"
 LOGS = "the log"
 PROXY = "behind a proxy"
+OBSERVING = "metrics and health"
 LIMITS = "limits (bytes and seconds)"
 
 #: Every setting, by its group in the help.
@@ -333,6 +334,29 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
             default=True,
             alone="",
             without=False,
+        ),
+    ),
+    OBSERVING: (
+        Option(
+            "metrics-port",
+            NUMBER,
+            "a port of its own for Prometheus and health checks; 0: any free one; default: none",
+            "metrics_port",
+        ),
+        Option(
+            "metrics-bind",
+            TEXT,
+            "the address of that port",
+            "metrics_bind",
+            metavar="ADDRESS",
+        ),
+        Option("metrics-path", TEXT, "where metrics are there", "metrics_path", metavar="PATH"),
+        Option(
+            "health-path",
+            TEXT,
+            "where the public port says whether the server is ready; default: nowhere",
+            "health_path",
+            metavar="PATH",
         ),
     ),
     PROXY: (

@@ -28,8 +28,10 @@ from .config import Config
 from .connection import Connection
 from .counters import Counters
 from .endpoint import Endpoint
+from .health import unready, with_health_path
 from .lifespan import LifespanTask
 from .listening import Listening, address_of, is_unix
+from .metrics import observatory, observatory_config
 from .runtime import ASGIApplication, Drainable, Runtime
 from .snapshot import Probe, take
 from .tls import Credentials
@@ -77,6 +79,8 @@ class Server:
         self._runtime: Runtime | None = None
         self._lifespan: LifespanTask | None = None
         self._probe: Probe | None = None
+        #: The server of the private port, for metrics and health checks.
+        self._observatory: Server | None = None
         self._listeners: list[asyncio.Server | Arrivals] = []
         self._signal = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -152,20 +156,26 @@ class Server:
         """
         assert self._runtime is None, "the server has been started"
         loop = asyncio.get_running_loop()
+        app = self.app
+        if self.config.health_path:
+            app = with_health_path(app, self.config.health_path, self._why_unready)
         runtime = self._runtime = Runtime(
-            app=self.app, config=self.config, loop=loop, turn=Turn(loop), wheel=Wheel(loop)
+            app=app, config=self.config, loop=loop, turn=Turn(loop), wheel=Wheel(loop)
         )
         lifespan = self._lifespan = LifespanTask(self.app, self.config.lifespan)
         try:
             for endpoint in self.config.endpoints():
                 self._bound.append(Listening(endpoint))
+            await self._open_observatory()
             await lifespan.start()
             runtime.state = lifespan.state
             for bound, endpoint in zip(self._bound, self.config.endpoints(), strict=True):
                 self._listeners.append(await self._listen(runtime, bound.sock, endpoint))
             self._probe = Probe(runtime)
             self._probe.start()
+            runtime.serving = True
         except BaseException:
+            await self._close_observatory()
             for listener in self._listeners:
                 listener.close()
             self._listeners.clear()
@@ -242,9 +252,39 @@ class Server:
             self._last = self.snapshot()
             self._probe.stop()
         self._runtime = None
+        await self._close_observatory()
         self._bound.clear()
         self._listeners.clear()
         self._stopped.set()
+
+    async def _open_observatory(self) -> None:
+        """Let metrics and health be asked for, before there is anything to tell."""
+        config = self.config
+        if config.metrics_port is not None:
+            app = observatory(self._observed, self._why_unready, path=config.metrics_path)
+            self._observatory = Server(app, observatory_config(config))
+            await self._observatory.start()
+            for address in self._observatory.addresses:
+                logger.info("metrics and health checks are at %s%s", address, config.metrics_path)
+
+    async def _close_observatory(self) -> None:
+        if self._observatory is not None:
+            await self._observatory.stop()
+            self._observatory = None
+
+    async def _observed(self) -> dict[str, Any]:
+        workers = [self.snapshot()] if self._probe is not None else []
+        return {"server": {}, "workers": workers, "ended": None}
+
+    async def _why_unready(self) -> str | None:
+        return unready(self._runtime)
+
+    @property
+    def metrics_port(self) -> int:
+        """The port for metrics and health checks."""
+        if self._observatory is None:
+            raise RuntimeError("the server has no port for metrics: Config(metrics_port=...)")
+        return self._observatory.port
 
     async def _accept_the_last(self) -> None:
         """Accept who waits in the system: a socket that is closed takes its queue along."""

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..instruments import Histogram, Reading, Snapshot, process
+from .health import unready
 from .runtime import Drainable, Runtime
 
 __all__ = ["Probe", "take"]
@@ -163,7 +164,7 @@ def take(runtime: Runtime, probe: Probe) -> Snapshot:
         "tasks": len(runtime.tasks),
         "threads": threading.active_count(),
         "loop_lag_s": probe.lag_s,
-        "draining": runtime.draining,
+        "unready": unready(runtime),
         **dict(into),
     }
 
