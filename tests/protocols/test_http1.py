@@ -27,6 +27,7 @@ from headrace.protocols.http1 import (
     BodyReceived,
     Http1Engine,
     Http1Limits,
+    Http2Prefaced,
     RequestCompleted,
     RequestFailed,
     RequestReceived,
@@ -322,6 +323,41 @@ def test_a_pipelined_body_waits_too() -> None:
     assert names(events) == ["RequestReceived", "BodyReceived"]
     assert not engine.has_unread
     assert engine.receive(b"ld", 0.0) == [BodyReceived(b"ld"), RequestCompleted()]
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [1, 5, 100])
+def test_the_preface_of_http2_is_told_and_handed_over(size: int) -> None:
+    engine = Http1Engine(now=0.0)
+    events = []
+    data = PREFACE + b"\0\0\0\4"
+    at = 0
+    while not events:
+        events += engine.receive(data[at : at + size], 0.0)
+        at += size
+    assert events == [Http2Prefaced()]
+    handed = engine.unread()
+    assert handed + data[at:] == data
+    assert engine.state is State.SWITCHED
+    assert engine.data_to_send() == b""
+
+
+def test_the_preface_of_http2_may_be_refused() -> None:
+    engine = engine_for(PREFACE)
+    engine.refuse(505, "this server speaks HTTP/1.1")
+    assert engine.data_to_send().startswith(b"HTTP/1.1 505 ")
+    assert engine.state is State.CLOSED
+
+
+def test_the_preface_of_http2_is_the_first_of_a_connection() -> None:
+    engine = engine_for(GET)
+    engine.send_response(204)
+    engine.send_body(b"")
+    [event] = engine.receive(PREFACE, 0.0)
+    assert isinstance(event, RequestFailed)
+    assert event.status == 505
 
 
 def test_half_a_pipelined_head_is_not_unread() -> None:

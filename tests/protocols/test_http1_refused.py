@@ -110,7 +110,7 @@ REQUEST_LINES = [
     Vector("RFC 9110 §2.5: HTTP/3.0", line(b"GET / HTTP/3.0"), 505),
     Vector("RFC 9110 §2.5: HTTP/1.2", line(b"GET / HTTP/1.2"), 505),
     Vector("RFC 9110 §2.5: HTTP/9.9", line(b"GET / HTTP/9.9"), 505),
-    Vector("RFC 9113 §3.4: the HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    Vector("RFC 9113 §3.4: not the HTTP/2 preface", line(b"PRI / HTTP/2.0"), 505),
     Vector("RFC 9112 §2.3: no minor version", line(b"GET / HTTP/1")),
     Vector("RFC 9112 §2.3: no number", line(b"GET / HTTP/")),
     Vector("RFC 9112 §2.3: no slash", line(b"GET / HTTP1.1")),

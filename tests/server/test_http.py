@@ -277,7 +277,7 @@ async def test_parts_that_the_application_has_not_fetched_become_one():
         exchange = connection_of(server)._exchange
         for piece, total in [(b"cd", 4), (b"ef", 6)]:
             await client.send(piece)
-            await until(lambda total=total: exchange._waiting_bytes == total)
+            await until(lambda total=total: exchange.waiting_bytes == total)
         gate.set()
         assert (await client.read_response()).status == 200
     assert parts == [{"type": "http.request", "body": b"abcdef", "more_body": False}]
@@ -304,7 +304,7 @@ async def test_a_client_that_uploads_to_an_application_that_does_not_read_is_pau
         connection = connection_of(server)
         await until(lambda: connection._reading_paused)
         exchange = connection._exchange
-        assert exchange._waiting_bytes + len(connection._engine._buffer) <= MEGABYTE
+        assert exchange.waiting_bytes + len(connection._engine._buffer) <= MEGABYTE
         assert client.writer.transport.get_write_buffer_size() > 20 * MEGABYTE
         gate.set()
         response = await client.read_response()

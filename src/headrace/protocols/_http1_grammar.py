@@ -26,14 +26,19 @@ __all__ = [
     "Field",
     "Framing",
     "RequestLine",
+    "check_authority",
     "check_bytes",
+    "check_known",
+    "content_length",
     "encode_fields",
+    "field_name",
     "is_plain",
     "list_members",
     "match_chunk_line",
     "outgoing_name",
     "outgoing_options",
     "parse_head",
+    "parse_path",
     "parse_request_line",
     "parse_trailers",
     "status_line",
@@ -61,6 +66,7 @@ _QUERY = rb"[A-Za-z0-9\-._~!$&'()*+,;=:@/|^\[\]?{}`\\%]*+"
 _split_common_line = re.compile(
     rb"(%b) ((%b)(?:\?(%b))?) HTTP/1\.([01])" % (_TOKEN, _PATH, _QUERY)
 ).fullmatch
+_split_path = re.compile(rb"(%b)(?:\?(%b))?" % (_PATH, _QUERY)).fullmatch
 _split_any_line = re.compile(rb"(%b) ([!-~]++) HTTP/([0-9]\.[0-9])" % _TOKEN).fullmatch
 _split_absolute_form = re.compile(
     rb"(?i:https?)://([^/?#]*+)(%b)?(?:\?(%b))?" % (_PATH, _QUERY),
@@ -135,6 +141,19 @@ def parse_request_line(line: bytes) -> RequestLine:
     return RequestLine(name, target, version, None, path, raw_path, query)
 
 
+def parse_path(target: bytes) -> tuple[str, bytes, bytes]:
+    """Give decoded path, path and query string of a target that is a path on this server.
+
+    Raises HandshakeError (400).
+    """
+    match = _split_path(target)
+    if match is None:
+        _refuse_target(target)
+    raw_path, query = match.groups(b"")
+    path = raw_path.decode("ascii") if b"%" not in raw_path else _decode(raw_path)
+    return path, raw_path, query
+
+
 def _decode(raw_path: bytes) -> str:
     # What is not UTF-8 once decoded shows as U+FFFD; raw_path has the original.
     return unquote_to_bytes(raw_path).decode("utf-8", "replace")
@@ -155,7 +174,7 @@ def _parse_uncommon_line(line: bytes) -> RequestLine:
     if parts is None:
         _refuse_target(target)
     authority, raw_path, query = parts.groups(b"")
-    _check_authority(authority, of="the request target")
+    check_authority(authority, of="the request target")
     if not raw_path:
         # RFC 9112 §3.2.4: OPTIONS on a URI without path asks about the server as a whole.
         raw_path = b"*" if method == b"OPTIONS" and not query else b"/"
@@ -190,9 +209,20 @@ def _check_method(method: bytes, target: bytes) -> str:
         match = _split_authority(target)
         if match is None or not match[2]:
             _refuse("the target of CONNECT is a host and a port")
-        _check_authority(target, of="the request target")
+        check_authority(target, of="the request target")
         _refuse("CONNECT is not implemented; this server is not a proxy", status=501)
     return method.decode("ascii")
+
+
+@lru_cache(maxsize=128)
+def check_known(method: bytes) -> None:
+    """Raise HandshakeError (501) for a method that httptools doesn't know."""
+    try:
+        httptools.HttpRequestParser(_JUDGE).feed_data(b"%b / HTTP/1.1\r\n\r\n" % method)
+    except httptools.HttpParserUpgrade:
+        pass  # CONNECT
+    except httptools.HttpParserError:
+        _refuse("the method is not implemented", status=501)
 
 
 def _refuse_target(target: bytes) -> NoReturn:
@@ -210,7 +240,8 @@ def _refuse_target(target: bytes) -> NoReturn:
 # --- authorities --------------------------------------------------------------------------------
 
 
-def _check_authority(authority: bytes, *, of: str) -> None:
+def check_authority(authority: bytes, *, of: str) -> None:
+    """Raise HandshakeError (400) for what is not a host with an optional port."""
     if not authority:
         _refuse(f"{of} names no host")  # RFC 9110 §4.2.1
     match = _split_authority(authority)
@@ -421,7 +452,7 @@ def _check_host(version: str, hosts: Sequence[bytes]) -> None:
     if len(hosts) > 1:
         _refuse("the request has more than one Host header field")
     if hosts:
-        _check_authority(hosts[0], of="the Host header field")
+        check_authority(hosts[0], of="the Host header field")
     elif version == "1.1":
         _refuse("the request has no Host header field")
 
@@ -436,8 +467,14 @@ def _body_length(version: str, found: dict[bytes, list[bytes]]) -> int | None:
             _refuse("the request has both Content-Length and Transfer-Encoding")  # §6.3, item 3
         _check_codings(codings)
         return None
-    if lengths is None:
-        return 0
+    return 0 if lengths is None else content_length(lengths)
+
+
+def content_length(lengths: Sequence[bytes]) -> int:
+    """Give the number in the Content-Length fields of a request; there is at least one.
+
+    Raises HandshakeError: 400, 413 for a length that no body has.
+    """
     if len(lengths) > 1:
         _refuse("the request has more than one Content-Length header field")
     if not _is_digits(lengths[0]):
@@ -513,6 +550,14 @@ def outgoing_options(value: bytes) -> list[bytes]:
     if not all(map(_is_token, options)):
         raise LocalProtocolError(f"header connection is not a list of tokens: {value!r}")
     return options
+
+
+def field_name(name: bytes) -> bytes | None:
+    """Give the one lower-case copy of a field's name, None for what is not a token."""
+    try:
+        return _NAMES[name]
+    except ValueError:
+        return None
 
 
 def encode_fields(fields: list[Field]) -> bytes:

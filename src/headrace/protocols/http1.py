@@ -48,6 +48,7 @@ __all__ = [
     "Event",
     "Http1Engine",
     "Http1Limits",
+    "Http2Prefaced",
     "RequestCompleted",
     "RequestFailed",
     "RequestReceived",
@@ -128,7 +129,12 @@ class RequestFailed:
     reason: str
 
 
-Event = RequestReceived | BodyReceived | RequestCompleted | RequestFailed
+@dataclass(frozen=True, slots=True)
+class Http2Prefaced:
+    """The client speaks HTTP/2 (RFC 9113 §3.3): the caller switches by ``unread``, or refuses."""
+
+
+Event = RequestReceived | BodyReceived | RequestCompleted | RequestFailed | Http2Prefaced
 
 _COMPLETED = RequestCompleted()
 
@@ -169,10 +175,13 @@ CHUNK_END: Final = _Part.CHUNK_END
 TRAILERS: Final = _Part.TRAILERS
 END: Final = _Part.END
 
+# The preface of HTTP/2 is made to look like a request that no HTTP/1.1 server takes.
+_HTTP2_LINE = b"PRI * HTTP/2.0\r\n"
+
 # Who may follow whom; a missing entry is a mistake in this file.
 _TRANSITIONS: dict[State, frozenset[State]] = {
-    IDLE: frozenset({HEAD, BODY, CLOSED}),
-    HEAD: frozenset({BODY, CLOSED}),
+    IDLE: frozenset({HEAD, BODY, READ, CLOSED}),
+    HEAD: frozenset({BODY, READ, CLOSED}),
     BODY: frozenset({READ, CLOSED}),
     READ: frozenset({IDLE, SWITCHED, CLOSED}),
     SWITCHED: frozenset(),
@@ -197,6 +206,7 @@ class Http1Engine:
         "_eof",
         "_extension_bytes",
         "_first_line",
+        "_fresh",
         "_keep_alive",
         "_left",
         "_limits",
@@ -238,8 +248,10 @@ class Http1Engine:
         self._clock: float | None = now  # when the present state began; None: at the next call
         self._paused = False
         self._forget_request()
+        self._fresh = True  # no request was answered yet
 
     def _forget_request(self) -> None:
+        self._fresh = False
         self._blank_seen = False
         self._line: RequestLine | None = None
         self._first_line = b""
@@ -289,6 +301,10 @@ class Http1Engine:
             if starved and self._eof:
                 self._read_end()
         except HandshakeError as error:
+            if error.status == 505 and self._is_http2():
+                self._move(READ)
+                events.append(Http2Prefaced())
+                return events
             events.append(self._fail(error.status, str(error)))
         self._compact()
         if self.state is READ:
@@ -296,6 +312,10 @@ class Http1Engine:
         elif self.state is not CLOSED:
             self.has_unread = not starved
         return events
+
+    def _is_http2(self) -> bool:
+        """Say whether what can't be a request is how HTTP/2 begins."""
+        return self._fresh and bytes(self._buffer[: len(_HTTP2_LINE)]) == _HTTP2_LINE
 
     def receive_eof(self, now: float) -> list[Event]:
         """Take note that the client sends no more.

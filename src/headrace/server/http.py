@@ -12,10 +12,11 @@ Rules of this file:
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from typing import Protocol
 
 from ..exceptions import LocalProtocolError
-from ..protocols.http1 import Http1Engine, RequestReceived
+from ..protocols.http1 import RequestReceived
 from .asgi import (
     ClientDisconnected,
     comes_of_disconnect,
@@ -28,10 +29,11 @@ from .asgi import (
     unexpected,
 )
 from .inbox import Inbox
-from .outbox import Outbox
 from .runtime import Address, Message, Runtime, Scope
 
 __all__ = ["Exchange", "log_access"]
+
+Field = tuple[bytes, bytes]
 
 logger = logging.getLogger("headrace.server")
 access_logger = logging.getLogger("headrace.access")
@@ -52,6 +54,44 @@ class Carrier(Protocol):
         ...
 
 
+class Answering(Protocol):
+    """The engine's side of one request: that of a connection, or a stream."""
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether there is more of the body than the application was given room for."""
+        ...
+
+    def send_continue(self, now: float) -> None: ...
+
+    def send_informational(self, status: int, headers: Iterable[Field] = ()) -> None: ...
+
+    def send_response(
+        self, status: int, headers: Iterable[Field] = (), *, trailers: bool = False
+    ) -> None: ...
+
+    def send_body(self, data: bytes, *, more: bool = False) -> None: ...
+
+    def send_trailers(self, headers: Iterable[Field] = ()) -> None: ...
+
+    def refuse(self, status: int, reason: str, headers: Iterable[Field] = ()) -> None: ...
+
+    def data_to_send(self) -> bytes: ...
+
+
+class Way(Protocol):
+    """The bytes on their way to the client."""
+
+    @property
+    def full(self) -> bool:
+        """Whether a sender should wait."""
+        ...
+
+    def write(self, data: bytes) -> None: ...
+
+    async def drained(self) -> None: ...
+
+
 class Exchange(Inbox):
     """A request between its connection and the application's task."""
 
@@ -70,16 +110,17 @@ class Exchange(Inbox):
         "_started",
         "_status",
         "_task",
-        "_waiting_bytes",
+        "_trailers",
         "active",
+        "waiting_bytes",
     )
 
     def __init__(
         self,
         runtime: Runtime,
         connection: Carrier,
-        engine: Http1Engine,
-        outbox: Outbox,
+        engine: Answering,
+        outbox: Way,
         request: RequestReceived,
         *,
         client: Address | None,
@@ -92,11 +133,14 @@ class Exchange(Inbox):
         self._engine = engine
         self._outbox = outbox
         self._request = request
-        self._waiting_bytes = 0
+        #: Of the request's body, for the application to take.
+        self.waiting_bytes = 0
         self._body_complete = False
         self._started = False  # the application has given the head of its response
         self._begun = False  # and it was sent, with a first part of the body
         self._answered = False  # the response is complete
+        #: Those that were given so far; None: there will be none.
+        self._trailers: list[Field] | None = None
         self._gone = False  # nobody waits for the response any more
         #: Something was sent; the connection takes note and sets it back.
         self.active = False
@@ -106,16 +150,17 @@ class Exchange(Inbox):
     @property
     def full(self) -> bool:
         """Whether as much of the body waits as may."""
-        return self._waiting_bytes >= BODY_BYTES
+        return self.waiting_bytes >= BODY_BYTES
 
     @property
     def peer(self) -> str:
         """The client, as the log names it: behind a proxy, each request has its own."""
         return peer_name(self._client)
 
-    def start(self, scope: Scope) -> None:
+    def start(self, scope: Scope) -> asyncio.Task[None]:
         """Run the application."""
-        self._task = self._runtime.run(self._run(scope))
+        task = self._task = self._runtime.run(self._run(scope))
+        return task
 
     # From the connection
 
@@ -124,7 +169,7 @@ class Exchange(Inbox):
         self._body_complete = not more
         if not more and self._runtime.config.http_timeout_s:
             self._limit_time()
-        self._waiting_bytes += len(data)
+        self.waiting_bytes += len(data)
         events = self._events
         if events:
             # The application has not fetched the last part: one event for both.
@@ -178,7 +223,7 @@ class Exchange(Inbox):
             self._events.append(message)
         else:
             was_full = self.full
-            self._waiting_bytes = 0
+            self.waiting_bytes = 0
             if was_full or self._engine.has_unread:
                 self._runtime.loop.call_soon(self._connection.go_on)
         return message
@@ -200,6 +245,8 @@ class Exchange(Inbox):
                 self._start_response(message)
             case "http.response.body", True:
                 await self._continue_response(message)
+            case "http.response.trailers", True if self._trailers is not None:
+                self._end_with_trailers(message)
             case "http.response.early_hint", _:
                 self._hint(message)
             case _, False:
@@ -211,7 +258,10 @@ class Exchange(Inbox):
         status = message.get("status")
         if not isinstance(status, int):
             raise LocalProtocolError(f"a response has an int as its status, not {status!r:.50}")
-        self._engine.send_response(int(status), outgoing_headers(message))
+        trailers = bool(message.get("trailers", False))
+        self._engine.send_response(int(status), outgoing_headers(message), trailers=trailers)
+        if trailers:
+            self._trailers = []
         self._status = int(status)
         self._started = True
 
@@ -221,12 +271,21 @@ class Exchange(Inbox):
         self._engine.send_body(_body(message), more=more)
         self._begun = True
         outbox.write(self._engine.data_to_send())
-        if not more:
+        if not more and self._trailers is None:
             self._complete(self._status)
         elif outbox.full:
             await outbox.drained()
             if self._gone:
                 raise ClientDisconnected("the client is gone")
+
+    def _end_with_trailers(self, message: Message) -> None:
+        """Take trailers (ASGI, "HTTP Trailers"); the last message of them ends the response."""
+        assert self._trailers is not None
+        self._trailers += outgoing_headers(message)
+        if not message.get("more_trailers", False):
+            self._engine.send_trailers(self._trailers)
+            self._outbox.write(self._engine.data_to_send())
+            self._complete(self._status)
 
     def _hint(self, message: Message) -> None:
         # ASGI, "Early Hints": from the start of the response to its last part. Once a part has
@@ -240,7 +299,7 @@ class Exchange(Inbox):
         """Turn to the next request; the application hears that this one is over."""
         self._answered = True
         self._log(status)
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
         self._events[:] = [{"type": "http.disconnect"}]
         self.note()
         self._connection.finished()
