@@ -16,12 +16,17 @@ from . import __version__
 from .exceptions import ConfigurationError
 from .migrating import command as migrating
 from .server import cli as serving
+from .top import command as watching
 
 __all__ = ["COMMANDS", "main", "parser"]
 
 
 #: What registers each subcommand, in the order of the help.
-COMMANDS: tuple[Callable[[Any], object], ...] = (serving.register, migrating.register)
+COMMANDS: tuple[Callable[[Any], object], ...] = (
+    serving.register,
+    watching.register,
+    migrating.register,
+)
 
 
 class _Mistake(Exception):

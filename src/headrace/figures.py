@@ -154,6 +154,7 @@ class Meter:
         snapshots: list[Snapshot] = list(answer.get("workers") or ())
         ended: Snapshot = answer.get("ended") or {}
         everything = total([*snapshots, ended])
+        counted = {name for each in (*snapshots, ended) for name in each.get("counters") or ()}
         alive = total(snapshots)
         counters = dict(_numbers(everything["counters"]))
         rates = {
@@ -168,7 +169,7 @@ class Meter:
             server=dict(answer.get("server") or {}),
             now=Now(
                 **{  # type: ignore[arg-type]
-                    name: _sum_of_rates(rates, counter, elapsed_s)
+                    name: _sum_of_rates(rates, counter, elapsed_s) if counter in counted else None
                     for name, counter in _RATES.items()
                 },
                 **_by_kind(gauges),
@@ -233,8 +234,9 @@ def _rate(value: float, before: float | None, elapsed_s: float | None) -> float 
 def _sum_of_rates(
     rates: dict[tuple[str, str], float | None], counter: str, elapsed_s: float | None
 ) -> float | None:
-    found = [rate for (name, _), rate in rates.items() if name == counter]
-    return sum(rate or 0.0 for rate in found) if found and elapsed_s else None
+    if not elapsed_s:
+        return None
+    return sum(rate or 0.0 for (name, _), rate in rates.items() if name == counter)
 
 
 def _protocols(gauges: Numbers) -> list[tuple[str, int]]:

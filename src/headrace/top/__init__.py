@@ -1,0 +1,1 @@
+"""``headrace top``: a running server, live in a terminal, or once for a script."""
