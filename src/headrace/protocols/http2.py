@@ -305,6 +305,11 @@ class Http2Engine:
         """How many streams are open."""
         return len(self._streams)
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that wait in the streams."""
+        return sum(stream.pending_bytes for stream in self._streams.values())
+
     def receive(self, data: bytes, now: float) -> list[Event]:
         """Take bytes from the connection and give what they mean."""
         events = self._events = []
@@ -842,6 +847,16 @@ class Http2Engine:
         if not stream.closed and not self.closed:
             self._h2.reset_stream(stream.id, code)
             self._forget(stream, cut_off=True)
+
+    def turn_away(self, stream: Http2Stream) -> list[Event]:
+        """Refuse a stream that the caller has no room for; the client may try it again."""
+        events = self._events = []
+        try:
+            self._spend(self._resets, "resets")
+            self.reset(stream, ErrorCodes.REFUSED_STREAM)
+        except _ConnectionError as error:
+            self._fail(error.code, str(error), error.limit)
+        return events
 
     def _reset_faulty(self, stream: Http2Stream, code: int, reason: str) -> None:
         """End a stream for a mistake of the client's (RFC 9113 §5.4.2)."""

@@ -3,12 +3,15 @@
 Sizes are bytes and times are seconds; the name says which.
 """
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from functools import cache
+from typing import Literal, Protocol
 
 from ..exceptions import ConfigurationError
+from ..protocols._http2_limits import Http2Limits
 from ..protocols.deflate import DeflateFactory
 from ..protocols.extensions import ExtensionFactory
 from ..protocols.http1 import Http1Limits, RequestReceived
@@ -20,7 +23,10 @@ from .proxy import ProxyHeaders
 from .proxy_protocol import ProxyProtocol
 from .tls import Tls
 
-__all__ = ["Config", "Lifespan", "Watcher"]
+__all__ = ["Config", "Http2Mode", "Lifespan", "Watcher", "Workers"]
+
+#: The shortest time after which a worker may be taken to hang.
+LEAST_TIMEOUT_S = 3.0
 
 
 class Lifespan(StrEnum):
@@ -29,6 +35,16 @@ class Lifespan(StrEnum):
     #: Ask, and go on without when the application does not support it.
     AUTO = "auto"
     #: The server does not start when the application does not support it.
+    ON = "on"
+    OFF = "off"
+
+
+class Http2Mode(StrEnum):
+    """Whether HTTP/2 is spoken; it takes the package h2."""
+
+    #: Where the package is installed.
+    AUTO = "auto"
+    #: The server does not start without it.
     ON = "on"
     OFF = "off"
 
@@ -64,6 +80,45 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """The processes that serve, and when one of them is replaced; for ``headrace serve``.
+
+    A worker that is to be replaced goes on until its successor serves. Each has ages of its own,
+    up to a tenth from those that are set, so that they don't leave together.
+    """
+
+    #: How many; "auto": as many as there are processors for us. 0: this process, and nobody else.
+    count: int | Literal["auto"] = 0
+    #: Seconds after which one is replaced; 0: never.
+    max_age_s: float = 0.0
+    #: Requests, WebSockets' handshakes among them, after which one is; 0: never.
+    max_requests: int = 0
+    #: Resident memory beyond which one is; 0: never.
+    max_memory_bytes: int = 0
+    #: A worker that is not heard of for so long hangs, and is ended; 0: never.
+    timeout_s: float = 30.0
+    #: A worker that does not serve after so long can't start; 0: it has all the time.
+    start_timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_age_s", "max_requests", "max_memory_bytes", "start_timeout_s"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(f"workers.{name} must be 0 (off) or more")
+        if self.timeout_s and self.timeout_s < LEAST_TIMEOUT_S:
+            raise ConfigurationError(
+                f"workers.timeout_s must be 0 (off), or {LEAST_TIMEOUT_S:g} or more: a worker is "
+                f"heard of every second, not {self.timeout_s:g}"
+            )
+        if self.count != "auto" and self.count < 0:
+            raise ConfigurationError(f"workers.count must be 0 or more, or auto, not {self.count}")
+
+    @property
+    def supervised(self) -> bool:
+        """Whether there is a supervisor: somebody wants workers, or one that is replaced."""
+        return bool(self.count or self.max_age_s or self.max_requests or self.max_memory_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Settings of one server.
 
@@ -83,8 +138,9 @@ class Config:
     also: Sequence[Endpoint] = ()
     #: What to speak TLS with there; places of ``also`` have their own.
     tls: Tls | None = None
-    #: Whether HTTP/2 is offered to clients that speak TLS.
-    http2: bool = False
+    #: Whether HTTP/2 is spoken: offered in TLS, and understood where a client begins with it.
+    http2: Http2Mode = Http2Mode.AUTO
+    http2_limits: Http2Limits = field(default_factory=Http2Limits)
     backlog: int = 2048
 
     #: Whether connections there begin with a PROXY header; places of ``also`` say so themselves.
@@ -140,6 +196,11 @@ class Config:
     #: Where the public port says whether the server is ready, as ``/healthz``; empty: nowhere.
     health_path: str = ""
 
+    workers: Workers = field(default_factory=Workers)
+    #: Where the server answers who asks what it does, as ``headrace top``; None: at a path of its
+    #: own in a private folder. For ``headrace serve``.
+    control_socket: str | None = None
+
     #: How long a stop waits for requests, WebSockets and the application.
     shutdown_timeout_s: float = 30.0
     #: WebSockets that a patient stop closes in a second, so that their clients don't all come again
@@ -149,7 +210,11 @@ class Config:
     idle_grace_s: float = 1.0
 
     def __post_init__(self) -> None:
-        for name, choices in (("lifespan", Lifespan), ("slow_client", SlowClientPolicy)):
+        for name, choices in (
+            ("lifespan", Lifespan),
+            ("slow_client", SlowClientPolicy),
+            ("http2", Http2Mode),
+        ):
             try:
                 object.__setattr__(self, name, choices(getattr(self, name)))
             except ValueError:
@@ -157,6 +222,10 @@ class Config:
                 raise ConfigurationError(
                     f"{name} must be one of {listed}, not {getattr(self, name)!r}"
                 ) from None
+        if self.http2 is Http2Mode.ON and not self.speaks_http2:
+            raise ConfigurationError(
+                "http2 is on, and the package h2 is not installed: pip install 'headrace[http2]'"
+            )
         self.endpoints()
         for name in ("backlog", "outbox_limit_bytes", "inbox_limit"):
             if getattr(self, name) < 1:
@@ -176,6 +245,8 @@ class Config:
             "application_close_timeout_s",
             "ping_interval_s",
             "ping_timeout_s",
+            "close_rate",
+            "idle_grace_s",
         ):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"{name} must be 0 (off) or more")
@@ -192,6 +263,11 @@ class Config:
                 f"server_header must be printable ASCII, not {self.server_header!r}"
             )
 
+    @property
+    def speaks_http2(self) -> bool:
+        """Whether HTTP/2 is spoken."""
+        return self.http2 is not Http2Mode.OFF and _has_h2()
+
     def endpoints(self) -> list[Endpoint]:
         """Return every place to listen."""
         first = Endpoint(
@@ -204,3 +280,8 @@ class Config:
             proxy_protocol=self.proxied,
         )
         return [first, *self.also]
+
+
+@cache
+def _has_h2() -> bool:
+    return importlib.util.find_spec("h2") is not None

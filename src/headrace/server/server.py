@@ -190,7 +190,7 @@ class Server:
     ) -> asyncio.Server | Arrivals:
         loop, backlog = runtime.loop, self.config.backlog
         if endpoint.tls is not None or endpoint.proxy_protocol:
-            protocols = ("h2", "http/1.1") if self.config.http2 else ("http/1.1",)
+            protocols = ("h2", "http/1.1") if self.config.speaks_http2 else ("http/1.1",)
             credentials = None if endpoint.tls is None else Credentials(endpoint.tls, protocols)
             return Arrivals(runtime, sock, endpoint, credentials)
         if not is_unix(sock):

@@ -6,7 +6,8 @@ Rules of this file:
 - Exactly one ``websocket.disconnect`` reaches the application, whatever ended the connection.
 - Reading pauses while the inbox is full; the application's ``send`` waits while the socket
   is; events of the channel layer wait for nobody and meet the outbox's policy.
-- It is written once: what carries the bytes (TCP here, an HTTP/2 stream later) is a transport.
+- A client that sends faster than it may is read more slowly, and closed when it doesn't mind.
+- It is written once: what carries the bytes, TCP or a stream of HTTP/2, is a transport.
 """
 
 import asyncio
@@ -199,7 +200,7 @@ class WebSocketStream(Inbox):
         """The client, as the log names it."""
         return peer_name(self._client)
 
-    def start(self, scope: Scope) -> None:
+    def start(self, scope: Scope) -> asyncio.Task[None]:
         """Run the application."""
         runtime = self._runtime
         runtime.counters.websockets += 1
@@ -208,7 +209,7 @@ class WebSocketStream(Inbox):
         self._events.append({"type": "websocket.connect"})
         # The task is the application's own coroutine: a frame around it would be kept in
         # memory for as long as the connection lives.
-        self._task = runtime.run(
+        task = self._task = runtime.run(
             as_coroutine(runtime.app, scope, self.receive, self.send), self._ended
         )
         if accept_timeout_s := runtime.config.accept_timeout_s:

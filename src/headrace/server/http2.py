@@ -1,0 +1,842 @@
+"""One connection that speaks HTTP/2: its streams are requests and WebSockets.
+
+Rules of this file:
+
+- Requests and WebSockets are those of every other connection (``Exchange``, ``WebSocketStream``):
+  here is what they ask of a connection, one stream each.
+- All streams write at the end of the turn, together: a frame of each in turn, in one write.
+- Nothing is acknowledged that the application has not taken, and nothing is kept for a client
+  beyond 64 KiB a stream: whoever sends waits.
+- As many streams run as the limits say, ended ones included whose application goes on: a client
+  that resets its requests gets no further ones for it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable
+from typing import Any, ClassVar
+
+from ..exceptions import HandshakeError
+from ..protocols.extensions import Extension
+from ..protocols.handshake import HandshakeRequest, parse_handshake
+from ..protocols.http1 import RequestReceived
+from ..protocols.http2 import (
+    ConnectionFailed,
+    DataReceived,
+    ErrorCodes,
+    Event,
+    Http2Engine,
+    Http2Stream,
+    RequestRefused,
+    StreamEnded,
+    StreamOpened,
+    StreamReset,
+)
+from .asgi import http_scope, peer_name, websocket_scope
+from .counters import reason_of
+from .http import Exchange, log_access
+from .limits import Refusal
+from .outbox import HIGH_WATER_BYTES, Outbox
+from .runtime import Address, Runtime
+from .websocket import EXTENSION, WebSocketStream
+
+__all__ = ["Http2Connection"]
+
+logger = logging.getLogger("headrace.server")
+
+#: A sender that was stopped goes on when no more than this waits.
+LOW_WATER_BYTES = HIGH_WATER_BYTES // 4
+#: Bytes that one turn hands to the transport before the loop has its turn again.
+TURN_BYTES = 256 * 1024
+#: The setting that moves the limits, for the log.
+SETTING = "Config.http2_limits"
+#: How long a connection that was closed by us is read on.
+LINGER_S = 2.0
+#: How long the client of a closed WebSocket has to end its side of the stream.
+HALF_CLOSED_S = 1.0
+#: What a WebSocket's client may send before it is accepted.
+EARLY_BYTES = 64 * 1024
+
+
+class Http2Connection(asyncio.Protocol):
+    """The server's end of one connection, taken over from a ``Connection``.
+
+    Args:
+        runtime: Of the server.
+        transport: Whose bytes are HTTP/2 from here on.
+        origin: Tells where a request came from, and by which scheme.
+        client: The other end.
+        server: Our own.
+        number: The connection's.
+        place: What its address has taken.
+        tls: What ASGI's extension ``tls`` says of it.
+    """
+
+    protocol: ClassVar = "http/2"
+
+    __slots__ = (
+        "_carried",
+        "_client",
+        "_due",
+        "_engine",
+        "_lingering",
+        "_noted",
+        "_origin",
+        "_paused",
+        "_place",
+        "_reading_paused",
+        "_runtime",
+        "_server",
+        "_tasks",
+        "_tls",
+        "_transport",
+        "_unwritten_bytes",
+        "_waiting",
+        "_write_by",
+        "number",
+        "received_bytes",
+        "tick",
+    )
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        transport: asyncio.Transport,
+        *,
+        origin: Callable[[RequestReceived], tuple[Address | None, str]],
+        client: Address | None,
+        server: Address | None,
+        number: int,
+        place: Hashable = None,
+        tls: dict[str, Any] | None = None,
+    ) -> None:
+        config = runtime.config
+        self._runtime = runtime
+        self._transport = transport
+        self._origin = origin
+        self._client = client
+        self._server = server
+        self._place = place
+        self._tls = tls
+        self.number = number
+        self.received_bytes = 0
+        self.tick: int | None = None
+        #: What each stream carries.
+        self._carried: dict[int, _Request | _Tunnel] = {}
+        #: The application's, those of streams that have ended included.
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: Requests whose application waits in ``send``.
+        self._waiting: set[_Request] = set()
+        self._noted = False
+        #: The socket takes no more.
+        self._paused = False
+        self._reading_paused = False
+        #: The last byte has been said; what is left is to see that it arrives.
+        self._lingering = False
+        self._write_by: float | None = None
+        #: When the wheel will look at us.
+        self._due: float | None = None
+        self._unwritten_bytes = 0
+        self._engine = Http2Engine(
+            config.http2_limits,
+            config.http,
+            now=runtime.loop.time(),
+            default_headers=runtime.default_headers,
+            write_timeout_s=config.write_timeout_s,
+            ping_interval_s=config.ping_interval_s or None,
+            ping_timeout_s=config.ping_timeout_s or None,
+        )
+
+    @property
+    def peer(self) -> str:
+        """The client, as the log names it."""
+        return peer_name(self._client)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the socket takes no more."""
+        return self._paused
+
+    @property
+    def engine(self) -> Http2Engine:
+        """What the bytes mean."""
+        return self._engine
+
+    @property
+    def runtime(self) -> Runtime:
+        """Of the server."""
+        return self._runtime
+
+    def begin(self, data: bytes) -> None:
+        """Take the transport over, and what has come already."""
+        runtime = self._runtime
+        runtime.enter(self)
+        self._transport.set_protocol(self)
+        if runtime.draining:
+            self._engine.drain(runtime.loop.time())
+        self._take(self._engine.receive(data, runtime.loop.time()))
+
+    # From the transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes from the client."""
+        if not self._lingering:
+            runtime = self._runtime
+            size = len(data)
+            self.received_bytes += size
+            runtime.counters.bytes_received += size
+            self._take(self._engine.receive(data, runtime.loop.time()))
+
+    def eof_received(self) -> bool:
+        """Learn that the client sends no more: HTTP/2 has no half-open connection."""
+        self._take(self._engine.receive_eof(self._runtime.loop.time()))
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Learn that the transport is gone."""
+        del error
+        runtime = self._runtime
+        self._lingering = True
+        runtime.leave(self)
+        runtime.gate.leave(self._place)
+        runtime.wheel.cancel(self)
+        self._handle(self._engine.receive_eof(runtime.loop.time()))
+        for carried in list(self._carried.values()):
+            carried.lost(499)
+        self._carried.clear()
+        self._release()
+
+    def pause_writing(self) -> None:
+        """Learn that the socket takes no more: a client that does not read is not read."""
+        runtime = self._runtime
+        self._paused = True
+        self._unwritten_bytes = self._transport.get_write_buffer_size()
+        self._write_by = runtime.loop.time() + runtime.config.write_timeout_s
+        self._pause_reading()
+        self._schedule()
+
+    def resume_writing(self) -> None:
+        """Learn that the socket takes more again."""
+        self._paused = False
+        self._write_by = None
+        if self._lingering:
+            self._finish_writing()
+            return
+        self.flush()
+        if not self._paused and not self._lingering:
+            self.go_on()
+
+    # From the engine
+
+    def _take(self, events: list[Event]) -> None:
+        self._handle(events)
+        self.note()
+        if self._engine.has_unread:
+            # In a turn of its own: others want the loop, too.
+            self._pause_reading()
+            self._runtime.loop.call_soon(self.go_on)
+        elif not self._paused:
+            self._resume_reading()
+        self._schedule()
+
+    def _handle(self, events: list[Event]) -> None:
+        carried = self._carried
+        for event in events:
+            match event:
+                case DataReceived():
+                    if (receiver := carried.get(event.stream.id)) is not None:
+                        receiver.data(event.data)
+                    else:
+                        self._engine.consumed(event.stream, event.stream.unconsumed)
+                case StreamOpened(stream, request, protocol):
+                    self._runtime.refresh_date()
+                    self._open(stream, request, protocol)
+                case StreamEnded(stream):
+                    if (receiver := carried.get(stream.id)) is not None:
+                        receiver.eof()
+                case StreamReset(stream, code, reason, by_client):
+                    if not by_client:
+                        logger.debug("%s: stream reset with %d: %s", self.peer, code, reason)
+                    if (receiver := carried.pop(stream.id, None)) is not None:
+                        receiver.lost(499 if by_client or self._engine.closed else 400)
+                case RequestRefused(stream, status, reason):
+                    self._refused(stream, status, reason)
+                case ConnectionFailed():
+                    self._fail(event)
+
+    def _refused(self, stream: Http2Stream, status: int, reason: str) -> None:
+        self._runtime.counters.refuse(reason_of(status))
+        logger.info("%s: refused with %d: %s", self.peer, status, reason)
+        if (receiver := self._carried.pop(stream.id, None)) is not None:
+            receiver.lost(status)
+
+    def _fail(self, event: ConnectionFailed) -> None:
+        """End what the client misuses, or what it has lost its way in."""
+        if event.limit is None:
+            self._runtime.counters.refuse("http2_error")
+            logger.info("%s: HTTP/2 failed with %d: %s", self.peer, event.code, event.reason)
+            return
+        says = event.reason
+        self._runtime.refusals.note(Refusal(f"http2_{event.limit}", says, SETTING), self.peer)
+        # Whoever floods us does not leave the work behind.
+        for task in list(self._tasks):
+            task.cancel()
+
+    def go_on(self) -> None:
+        """Read what was left unread."""
+        if not self._lingering and not self._paused:
+            self._take(self._engine.receive(b"", self._runtime.loop.time()))
+
+    def note(self) -> None:
+        """Write at the end of this turn."""
+        if not self._noted:
+            self._noted = True
+            self._runtime.turn.write(self)
+
+    def flush(self) -> None:
+        """Write what has room."""
+        self._noted = False
+        if self._paused or self._transport.is_closing():
+            return
+        engine = self._engine
+        moved = engine.pump(TURN_BYTES)
+        if data := engine.data_to_send():
+            self._runtime.counters.bytes_sent += len(data)
+            self._transport.write(data)
+        for stream in moved:
+            if (sender := self._carried.get(stream.id)) is not None:
+                sender.sent()
+                if stream.closed:
+                    self._carried.pop(stream.id, None)
+        self._release()
+        if engine.closed:
+            self._linger()
+        elif engine.can_send:
+            self.note()
+        self._schedule()
+
+    def _release(self) -> None:
+        for request in [request for request in self._waiting if not request.full]:
+            request.release()
+
+    def _schedule(self) -> None:
+        """Be looked at when the engine, or a client that takes nothing, is due."""
+        if self._lingering:
+            return
+        deadline = self._deadline()
+        if deadline is not None and (
+            self.tick is None or self._due is None or deadline < self._due
+        ):
+            self._due = deadline
+            self._runtime.wheel.schedule(self, deadline)
+
+    def _deadline(self) -> float | None:
+        deadline, write_by = self._engine.deadline(), self._write_by
+        if deadline is None or write_by is None:
+            return write_by if deadline is None else deadline
+        return min(deadline, write_by)
+
+    # Streams
+
+    def _open(self, stream: Http2Stream, request: RequestReceived, protocol: bytes | None) -> None:
+        runtime = self._runtime
+        if len(self._tasks) >= runtime.config.http2_limits.streams:
+            self._handle(self._engine.turn_away(stream))
+            return
+        client, scheme = self._origin(request)
+        if protocol is not None:
+            self._open_websocket(stream, request, protocol, client, scheme)
+            return
+        runtime.counters.requests += 1
+        scope = http_scope(request, runtime, scheme=scheme, client=client, server=self._server)
+        scope["extensions"]["http.response.trailers"] = {}
+        if self._tls is not None:
+            scope["extensions"]["tls"] = self._tls
+        carrier = _Request(self, stream)
+        exchange = carrier.exchange = Exchange(
+            runtime, carrier, stream, carrier, request, client=client
+        )
+        self._carried[stream.id] = carrier
+        self._own(exchange.start(scope))
+
+    def _own(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _open_websocket(
+        self,
+        stream: Http2Stream,
+        request: RequestReceived,
+        protocol: bytes,
+        client: Address | None,
+        scheme: str,
+    ) -> None:
+        runtime = self._runtime
+        try:
+            if protocol != b"websocket":
+                raise HandshakeError(
+                    "the only protocol of an extended CONNECT is websocket", status=501
+                )
+            handshake = parse_handshake(request.method, request.http_version, request.headers)
+        except HandshakeError as error:
+            runtime.counters.refuse("bad_handshake")
+            peer = peer_name(client)
+            logger.info("%s: handshake refused with %d: %s", peer, error.status, error)
+            log_access(runtime, peer, request, error.status)
+            if runtime.config.watcher is not None:
+                runtime.config.watcher.request(peer, request, error.status, None)
+            stream.refuse(error.status, str(error), error.headers)
+            return
+        tunnel = _Tunnel(self, stream)
+        opening = _Http2Opening(runtime, stream, handshake, tunnel, request, client)
+        outbox = Outbox(
+            tunnel,
+            runtime.turn,
+            opening,
+            limit_bytes=runtime.config.outbox_limit_bytes,
+            policy=runtime.config.slow_client,
+        )
+        websocket = WebSocketStream(runtime, tunnel, outbox, opening, client=client)
+        outbox.owner = websocket
+        tunnel.websocket = websocket
+        self._carried[stream.id] = tunnel
+        if (watcher := runtime.config.watcher) is not None:
+            watcher.websocket_opening(websocket, self.peer, request)
+        scope = websocket_scope(
+            request,
+            runtime,
+            scheme=scheme,
+            client=client,
+            server=self._server,
+            subprotocols=handshake.subprotocols,
+            extension=EXTENSION,
+        )
+        if self._tls is not None:
+            scope["extensions"]["tls"] = self._tls
+        self._own(websocket.start(scope))
+
+    def forget(self, stream: Http2Stream) -> None:
+        """Let go of a stream that carries nothing any more."""
+        self._carried.pop(stream.id, None)
+
+    def wait(self, request: "_Request") -> None:
+        """Let a request know when there is room again."""
+        self._waiting.add(request)
+
+    def go_on_with(self, request: "_Request") -> None:
+        """Let a request wait no more."""
+        self._waiting.discard(request)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what is known of the transport."""
+        return self._transport.get_extra_info(name, default)
+
+    # The end
+
+    def _linger(self) -> None:
+        if not self._lingering:
+            self._lingering = True
+            if not self._paused:
+                self._finish_writing()
+
+    def _finish_writing(self) -> None:
+        """End our side: everything is with the transport."""
+        transport, runtime = self._transport, self._runtime
+        if transport.is_closing():
+            return
+        now = runtime.loop.time()
+        self._unwritten_bytes = transport.get_write_buffer_size()
+        self._write_by = now + runtime.config.write_timeout_s
+        if transport.can_write_eof():
+            # Read on for a while, so that a reset does not overtake our GOAWAY.
+            self._resume_reading()
+            transport.write_eof()
+        else:
+            transport.close()
+        runtime.wheel.schedule(self, now + min(LINGER_S, runtime.config.write_timeout_s))
+
+    def expire(self, now: float) -> float | None:
+        """Act on a deadline."""
+        if self._lingering and not self._transport.get_write_buffer_size():
+            self._transport.abort()
+            return None
+        if self._write_by is not None and not self._takes_bytes(now):
+            logger.info(
+                "%s: the client has taken nothing for %g s: it is cut off",
+                self.peer,
+                self._runtime.config.write_timeout_s,
+            )
+            self._transport.abort()
+            return None
+        if self._lingering:
+            return now + min(LINGER_S, self._runtime.config.write_timeout_s)
+        events = self._engine.timeout(now)
+        self._handle(events)
+        self.note()
+        self._due = deadline = self._deadline()
+        return deadline
+
+    def _takes_bytes(self, now: float) -> bool:
+        """Say whether the client has taken any of what waits for it, while there is time."""
+        assert self._write_by is not None
+        if now < self._write_by:
+            return True
+        waiting = self._transport.get_write_buffer_size()
+        if waiting >= self._unwritten_bytes:
+            return False
+        self._unwritten_bytes = waiting
+        self._write_by = now + self._runtime.config.write_timeout_s
+        return True
+
+    def drain(self) -> None:
+        """Take nothing new, finish what is under way, and close."""
+        if not self._lingering:
+            self._engine.drain(self._runtime.loop.time())
+            self.note()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    def waiting(self) -> tuple[int, int, bool]:
+        """Return what waits: see ``Drainable``."""
+        waiting = self._engine.pending_bytes + self._transport.get_write_buffer_size()
+        return 0, waiting, self._paused
+
+    # Reading
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and not self._transport.is_closing():
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused:
+            self._reading_paused = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+
+
+class _Request:
+    """What an exchange asks of its connection and of its outbox, for one stream."""
+
+    __slots__ = ("_connection", "_stream", "_waiters", "exchange")
+
+    def __init__(self, connection: Http2Connection, stream: Http2Stream) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._waiters: list[asyncio.Future[None]] = []
+        self.exchange: Exchange | None = None
+
+    # From the connection
+
+    def data(self, data: bytes) -> None:
+        """Take a part of the request's body."""
+        assert self.exchange is not None
+        self.exchange.body(data, more=True)
+        if self.exchange.waiting_bytes:
+            self._stream.pause()
+
+    def eof(self) -> None:
+        """Take the end of it."""
+        assert self.exchange is not None
+        self.exchange.body(b"", more=False)
+
+    def sent(self) -> None:
+        """Learn that something of the response has left."""
+
+    def lost(self, status: int) -> None:
+        """Learn that nobody waits for the response."""
+        assert self.exchange is not None
+        self.exchange.disconnect(status)
+        self.release()
+
+    def release(self) -> None:
+        """Let every waiting sender go on."""
+        self._connection.go_on_with(self)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # From the exchange
+
+    def go_on(self) -> None:
+        """Give the client its window back for what the application has taken."""
+        assert self.exchange is not None
+        stream, connection = self._stream, self._connection
+        connection.engine.consumed(stream, stream.unconsumed - self.exchange.waiting_bytes)
+        if not self.exchange.waiting_bytes:
+            stream.resume(connection.runtime.loop.time())
+        connection.note()
+
+    def finished(self) -> None:
+        """Let go of the stream: what is left of the response finds its way."""
+        self._connection.forget(self._stream)
+        connection = self._connection
+        connection.engine.consumed(self._stream, self._stream.unconsumed)
+        connection.note()
+
+    def write(self, data: bytes) -> None:
+        """Write at the end of the turn: the stream has the bytes already."""
+        del data
+        self._connection.note()
+
+    @property
+    def full(self) -> bool:
+        """Whether a sender should wait."""
+        stream = self._stream
+        return not stream.closed and (
+            stream.pending_bytes > HIGH_WATER_BYTES or self._connection.paused
+        )
+
+    async def drained(self) -> None:
+        """Wait until the client takes more, if it does not."""
+        if self.full:
+            self._connection.flush()
+            if not self.full:
+                # The client reads as fast as we write: others want the loop, too.
+                await asyncio.sleep(0)
+        while self.full:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            self._connection.wait(self)
+            await waiter
+
+
+class _Tunnel(asyncio.Transport):
+    """One stream as the transport of a WebSocket."""
+
+    __slots__ = (
+        "_closing",
+        "_connection",
+        "_ended",
+        "_kept",
+        "_lost",
+        "_reading_paused",
+        "_stream",
+        "_writing_paused",
+        "websocket",
+    )
+
+    def __init__(self, connection: Http2Connection, stream: Http2Stream) -> None:
+        self._connection = connection
+        self._stream = stream
+        self.websocket: WebSocketStream | None = None
+        #: What has come while reading pauses; its window is not given back.
+        self._kept: list[bytes] = []
+        #: The client has ended its side.
+        self._ended = False
+        self._reading_paused = False
+        self._writing_paused = False
+        self._closing = False
+        self._lost = False
+
+    # From the connection
+
+    def data(self, data: bytes) -> None:
+        """Take bytes of the client."""
+        if self._reading_paused or self._kept:
+            self._kept.append(data)
+        else:
+            self._deliver(data)
+
+    def _deliver(self, data: bytes) -> None:
+        assert self.websocket is not None
+        self.websocket.data_received(data)
+        self._connection.engine.consumed(self._stream, len(data))
+        self._connection.note()
+
+    def eof(self) -> None:
+        """Learn that the client has ended its side."""
+        self._ended = True
+        if not self._kept:
+            self._hear_end()
+
+    def _hear_end(self) -> None:
+        assert self.websocket is not None
+        if not self._lost:
+            self.websocket.eof_received()
+            self.close()
+
+    def sent(self) -> None:
+        """Learn that bytes have left."""
+        stream = self._stream
+        if self._writing_paused and stream.pending_bytes <= LOW_WATER_BYTES:
+            self._writing_paused = False
+            assert self.websocket is not None
+            self.websocket.resume_writing()
+        self._lose_when_sent()
+
+    def lost(self, status: int) -> None:
+        """Learn that the stream is gone."""
+        del status
+        if not self._lost:
+            self._lost = self._closing = True
+            self._kept.clear()
+            assert self.websocket is not None
+            self.websocket.connection_lost(None)
+            self._connection.forget(self._stream)
+
+    def _lose_when_sent(self) -> None:
+        stream = self._stream
+        if not self._lost and (
+            stream.closed or (self._closing and stream.ends and not stream.pending_bytes)
+        ):
+            if not stream.closed:
+                # The client has a moment to end its side, too.
+                self._connection.runtime.loop.call_later(HALF_CLOSED_S, self._reset)
+            self.lost(0)
+
+    def _reset(self) -> None:
+        self._connection.engine.reset(self._stream, ErrorCodes.NO_ERROR)
+        self._connection.note()
+
+    # From the WebSocket, and its opening
+
+    def note(self) -> None:
+        """Write at the end of the turn: the stream has the bytes already."""
+        self._connection.note()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send bytes, when the client's windows let them go."""
+        stream = self._stream
+        if self._closing:
+            return
+        stream.write(bytes(data))
+        self._connection.note()
+        if stream.pending_bytes > HIGH_WATER_BYTES and not self._writing_paused:
+            self._writing_paused = True
+            assert self.websocket is not None
+            self.websocket.pause_writing()
+
+    def can_write_eof(self) -> bool:
+        """Return True: a stream has two sides."""
+        return True
+
+    def write_eof(self) -> None:
+        """End our side behind all that waits."""
+        self._stream.write(b"", ends=True)
+        self._connection.note()
+
+    def close(self) -> None:
+        """End our side, and be gone once all has left."""
+        if not self._closing:
+            self._closing = True
+            self._stream.write(b"", ends=True)
+            self._connection.note()
+            self._connection.runtime.loop.call_soon(self._lose_when_sent)
+
+    def abort(self) -> None:
+        """Be gone at once."""
+        if not self._lost:
+            self._closing = True
+            self._connection.engine.reset(self._stream, ErrorCodes.CANCEL)
+            self._connection.note()
+            self._connection.runtime.loop.call_soon(self.lost, 0)
+
+    def is_closing(self) -> bool:
+        """Say whether nothing more may be written."""
+        return self._closing
+
+    def get_write_buffer_size(self) -> int:
+        """Return the bytes that wait."""
+        return self._stream.pending_bytes
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what is known of the connection."""
+        return self._connection.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        """Keep what comes; the client's window shuts by and by."""
+        self._reading_paused = True
+
+    def resume_reading(self) -> None:
+        """Hand on what was kept."""
+        self._reading_paused = False
+        if self._kept or self._ended:
+            self._connection.runtime.loop.call_soon(self._hand_on)
+
+    def _hand_on(self) -> None:
+        while self._kept and not self._reading_paused and not self._lost:
+            self._deliver(self._kept.pop(0))
+        if self._ended and not self._kept and not self._lost:
+            self._hear_end()
+
+
+class _Http2Opening:
+    """A WebSocket's handshake over HTTP/2 (RFC 8441 §5)."""
+
+    __slots__ = (
+        "_client",
+        "_early",
+        "_early_bytes",
+        "_handshake",
+        "_request",
+        "_runtime",
+        "_status",
+        "_stream",
+        "_tunnel",
+    )
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        stream: Http2Stream,
+        handshake: HandshakeRequest,
+        tunnel: _Tunnel,
+        request: RequestReceived,
+        client: Address | None,
+    ) -> None:
+        self._runtime = runtime
+        self._stream = stream
+        self._handshake = handshake
+        self._tunnel = tunnel
+        self._request = request
+        self._client = client
+        self._status = 0
+        self._early: list[bytes] = []
+        self._early_bytes = 0
+
+    def take(self, data: bytes) -> bool:
+        self._early.append(data)
+        self._early_bytes += len(data)
+        return self._early_bytes < EARLY_BYTES
+
+    def accept(
+        self, subprotocol: str | None, headers: list[tuple[bytes, bytes]]
+    ) -> tuple[tuple[Extension, ...], bytes]:
+        answer, extensions = self._handshake.accept_headers(
+            subprotocol=subprotocol, headers=headers, extensions=self._runtime.config.extensions
+        )
+        self._stream.accept(answer)
+        self._tunnel.note()
+        self._log(200)
+        return extensions, b"".join(self._early)
+
+    def refuse(self, status: int, reason: str) -> None:
+        self._stream.refuse(status, reason)
+        self._tunnel.note()
+        self._log(self._status or status)
+
+    def respond(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._stream.send_response(status, headers)
+        self._status = status
+
+    def body(self, data: bytes, *, more: bool) -> None:
+        self._stream.send_body(data, more=more)
+        self._tunnel.note()
+        if not more:
+            self._log(self._status)
+
+    def _log(self, status: int) -> None:
+        if self._runtime.config.access_log:
+            log_access(self._runtime, peer_name(self._client), self._request, status)
+
+    # The outbox's owner, until there is a WebSocket.
+
+    def overflowed(self) -> None:
+        """Nothing overflows before the accept."""
+
+    def dropped(self, messages: int) -> None:
+        """Nothing is dropped before the accept."""
