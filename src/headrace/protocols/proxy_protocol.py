@@ -30,7 +30,6 @@ _LEAST: Final = 12
 _V2_FIXED: Final = 16
 #: A line of version 1 with its end (§2.1).
 _V1_MOST: Final = 107
-_V1_LEAST: Final = len(b"PROXY UNKNOWN\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +102,7 @@ class ProxyHeaderParser:
 
     def _parse_v1(self) -> None:
         line, at = self._buffer, self._buffer.find(b"\r")
-        if at >= 0 and line[at + 1 :] not in (b"", b"\n"):
-            raise RemoteProtocolError("the line of a PROXY header ends with CR LF")
-        if b"\n" in line and not line.endswith(b"\r\n"):
+        if (at >= 0 and bytes(line[at + 1 :]) not in (b"", b"\n")) or (b"\n" in line and at < 0):
             raise RemoteProtocolError("the line of a PROXY header ends with CR LF")
         if line.endswith(b"\r\n"):
             self.header = _read_line(bytes(line[:-2]))

@@ -11,7 +11,8 @@ import logging.handlers
 import os
 import sys
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ..exceptions import ConfigurationError
 from ..protocols.deflate import DeflateFactory
@@ -20,16 +21,20 @@ from .config import Config
 from .endpoint import Endpoint
 from .interface import Interface, as_asgi, interface_of
 from .lifespan import LifespanFailed
-from .options import Settings, add_options
+from .options import OPTIONS, TLS, Settings, add_options
 from .options import settings as resolve
 from .proxy import ProxyHeaders
+from .proxy_protocol import ProxyProtocol
 from .running import ending_at_once, new_event_loop
 from .running import run as run_server
 from .runtime import ASGIApplication
 from .server import Server
+from .tls import Tls
 from .wsgi import WsgiApplication
 
 __all__ = ["load", "register", "run"]
+
+T = TypeVar("T")
 
 logger = logging.getLogger("headrace.server")
 
@@ -265,7 +270,10 @@ def _config(settings: Settings) -> Config:
         "uds": first.uds,
         "uds_mode": first.uds_mode,
         "fd": first.fd,
+        "tls": first.tls,
+        "proxied": first.proxy_protocol,
         "also": tuple(also),
+        "proxy_protocol": _trusted(settings, ProxyProtocol),
         "proxy_headers": _proxy_headers(settings),
         "access_log": settings["access-log"] is not False,
         "websocket.frame_bytes": settings["max-frame-bytes"] or settings["max-message-bytes"],
@@ -277,35 +285,66 @@ def _config(settings: Settings) -> Config:
 def _endpoints(settings: Settings) -> list[Endpoint]:
     """Return every place that the settings name, or the one that nobody needs to."""
     endpoints = []
+    speaks: dict[str, Any] = {"tls": _tls(settings), "proxy_protocol": settings["proxy-protocol"]}
     if settings["fd"] is not None:
-        endpoints.append(Endpoint(fd=settings["fd"]))
+        endpoints.append(Endpoint(fd=settings["fd"], **speaks))
     if settings["uds"] is not None:
-        endpoints.append(Endpoint(uds=settings["uds"], uds_mode=settings["uds-mode"]))
+        endpoints.append(Endpoint(uds=settings["uds"], uds_mode=settings["uds-mode"], **speaks))
     for text in settings["endpoint"]:
         try:
             endpoints.append(Endpoint.from_twisted(text))
         except ConfigurationError as error:
             raise ConfigurationError(f"{settings.where('endpoint')}: {error}") from None
     if settings.given("bind") or settings.given("port") or not endpoints:
-        endpoints.insert(0, Endpoint(host=settings["bind"], port=settings["port"]))
+        endpoints.insert(0, Endpoint(host=settings["bind"], port=settings["port"], **speaks))
     return endpoints
+
+
+def _tls(settings: Settings) -> Tls | None:
+    """Return what TLS is spoken with; None where no certificate is named."""
+    if settings["tls-certificate"] is None:
+        for option in OPTIONS[TLS]:
+            if settings.given(option.name):
+                raise ConfigurationError(
+                    f"{settings.where(option.name)} says how TLS is spoken: name the certificate "
+                    "with --tls-certificate, too"
+                )
+        return None
+    return Tls(
+        certificate=settings["tls-certificate"],
+        key=settings["tls-key"],
+        password=settings["tls-password"],
+        password_file=settings["tls-password-file"],
+        client_certificates=settings["tls-client-certificates"],
+        client_ca=settings["tls-client-ca"],
+        minimum_version=settings["tls-minimum-version"],
+        ciphers=settings["tls-ciphers"],
+        handshake_timeout_s=settings["tls-handshake-timeout"],
+    )
 
 
 def _proxy_headers(settings: Settings) -> ProxyHeaders | None:
     if not settings["proxy-headers"]:
         for name in ("proxy-headers-host", "proxy-headers-port", "trusted-proxies"):
-            if settings[name] is not None:
+            of_both = name == "trusted-proxies" and settings["proxy-protocol"]
+            if settings[name] is not None and not of_both:
                 raise ConfigurationError(
                     f"{settings.where(name)} says how --proxy-headers works: give that, too"
                 )
         return None
     defaults = ProxyHeaders()
+    return _trusted(
+        settings,
+        ProxyHeaders,
+        address=settings["proxy-headers-host"] or defaults.address,
+        port=settings["proxy-headers-port"] or defaults.port,
+    )
+
+
+def _trusted(settings: Settings, of: Callable[..., T], **more: Any) -> T:
+    """Make something that believes our proxies."""
     try:
-        return ProxyHeaders(
-            trusted=settings["trusted-proxies"] or (),
-            address=settings["proxy-headers-host"] or defaults.address,
-            port=settings["proxy-headers-port"] or defaults.port,
-        )
+        return of(trusted=settings["trusted-proxies"] or (), **more)
     except ConfigurationError as error:
         raise ConfigurationError(f"{settings.where('trusted-proxies')}: {error}") from None
 

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 from ..exceptions import ConfigurationError
 from .config import Config, Lifespan
 from .outbox import SlowClientPolicy
+from .tls import ClientCertificates, Tls, TlsVersion
 from .wsgi import DEFAULT_THREADS
 
 __all__ = ["OPTIONS", "OTHER_VARIABLES", "Kind", "Option", "Settings", "add_options", "settings"]
@@ -131,9 +132,9 @@ LIST = Kind("text with commas between, or a list of text", _list)
 LOG = Kind("a file, -, true or false", _place_of_a_log, "FILE")
 
 
-def choice(of: type[StrEnum] | Sequence[Any]) -> Kind:
-    """Return the kind of which there are just these."""
-    values: dict[str, Any] = {str(value): value for value in of}
+def choice(of: type[StrEnum] | Sequence[Any], others: Mapping[str, Any] | None = None) -> Kind:
+    """Return the kind of which there are just these; ``others`` are further names for them."""
+    values: dict[str, Any] = {str(value): value for value in of} | dict(others or {})
 
     def read(value: Any) -> Any:
         if isinstance(value, bool) or str(value) not in values:
@@ -143,7 +144,7 @@ def choice(of: type[StrEnum] | Sequence[Any]) -> Kind:
     def write(value: Any) -> Any:
         return str(value) if isinstance(value, StrEnum) else value
 
-    return Kind(f"one of {', '.join(values)}", read, f"{{{','.join(values)}}}", write)
+    return Kind(f"one of {', '.join(map(str, of))}", read, f"{{{','.join(map(str, of))}}}", write)
 
 
 # The table
@@ -158,6 +159,7 @@ class _Nothing:
 
 NOTHING: Any = _Nothing()
 _DEFAULTS = Config()
+_TLS = Tls(certificate="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,7 @@ def _default_of(path: str) -> Any:
 
 APPLICATION = "the application"
 LISTEN = "where to listen: at each place that is named"
+TLS = "TLS: at --port, --uds and --fd; an --endpoint has its own (ssl:)"
 LOGS = "the log"
 PROXY = "behind a proxy"
 OBSERVING = "metrics and health"
@@ -306,6 +309,63 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         ),
         Option("backlog", COUNT, "connections that may wait to be accepted", "backlog"),
     ),
+    TLS: (
+        Option(
+            "tls-certificate",
+            TEXT,
+            "in PEM form, and after it those that lead to the root",
+            flags=("--ssl-certfile",),
+            metavar="FILE",
+        ),
+        Option(
+            "tls-key",
+            TEXT,
+            "the certificate's; default: it is in the same file",
+            flags=("--ssl-keyfile",),
+            metavar="FILE",
+        ),
+        Option(
+            "tls-password",
+            TEXT,
+            "of the key; others see a flag: better a variable, or --tls-password-file",
+            flags=("--ssl-keyfile-password",),
+            secret=True,
+        ),
+        Option("tls-password-file", TEXT, "the file with the key's password", metavar="FILE"),
+        Option(
+            "tls-client-certificates",
+            choice(ClientCertificates, dict(zip("012", ClientCertificates, strict=True))),
+            "whether clients show one of their own, signed by --tls-client-ca",
+            default=_TLS.client_certificates,
+            flags=("--ssl-cert-reqs",),
+        ),
+        Option(
+            "tls-client-ca",
+            TEXT,
+            "who signs the certificates of clients",
+            flags=("--ssl-ca-certs",),
+            metavar="FILE",
+        ),
+        Option(
+            "tls-minimum-version",
+            choice(TlsVersion),
+            "the oldest that is spoken",
+            default=_TLS.minimum_version,
+        ),
+        Option(
+            "tls-ciphers",
+            TEXT,
+            "for TLS 1.2, in OpenSSL's words; default: those that Python thinks good",
+            flags=("--ssl-ciphers",),
+            metavar="LIST",
+        ),
+        Option(
+            "tls-handshake-timeout",
+            TIME,
+            "from the connection to the end of the handshake",
+            default=_TLS.handshake_timeout_s,
+        ),
+    ),
     LOGS: (
         Option(
             "log-level",
@@ -365,6 +425,13 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
             TRUTH,
             "believe our proxies where a request came from: X-Forwarded-For, -Port and -Proto",
             default=False,
+        ),
+        Option(
+            "proxy-protocol",
+            TRUTH,
+            "each connection at --port, --uds and --fd begins with the header of HAProxy's PROXY "
+            "protocol, version 1 or 2, and comes from a proxy of ours",
+            "proxied",
         ),
         Option(
             "trusted-proxies",
