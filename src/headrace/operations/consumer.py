@@ -39,9 +39,8 @@ logger = logging.getLogger("headrace.operations")
 FORBIDDEN = 4403
 #: Between two looks at who is there.
 RECHECK_S = 5.0
-#: Between two looks at all connections, and how many of them a page may go through.
+#: Between two looks at all connections.
 LIST_S = 3.0
-LISTED = 2000
 
 
 class Rights(NamedTuple):
@@ -138,10 +137,12 @@ class OperationsConsumer(AsyncWebsocketConsumer):
             return  # the page says so already
         wanted = self._wanted
         try:
-            rows = await watched.connections(limit=LISTED, max_age_s=max_age_s)
+            listed = await watched.connections(
+                order=wanted.order, search=wanted.search, max_age_s=max_age_s
+            )
         except ControlError:
             return  # the news say that there are none
-        await self._tell(page_of(rows, wanted, now=time.time()))
+        await self._tell(page_of(listed.rows, wanted, total=listed.total, now=time.time()))
 
     async def _tell(self, message: dict[str, Any]) -> None:
         await self.send(text_data=encode_json(message))

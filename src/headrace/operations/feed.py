@@ -11,7 +11,6 @@ Rules of this file:
 import asyncio
 import contextlib
 import logging
-import math
 import os
 import threading
 import time
@@ -28,7 +27,7 @@ from ..instruments import process
 from ..server import control
 from ..server.snapshot import descriptors, rss_bytes
 
-__all__ = ["Feed", "News", "feed", "server_path"]
+__all__ = ["Feed", "Listed", "News", "feed", "server_path"]
 
 logger = logging.getLogger("headrace.operations")
 
@@ -36,6 +35,8 @@ logger = logging.getLogger("headrace.operations")
 INTERVAL_S = 1.0
 #: An answer that takes longer says that there is none.
 TIMEOUT_S = 5.0
+#: Connections that a page may go through.
+LISTED = 2000
 #: Points that who comes later finds in the plots.
 KEPT = 300
 
@@ -46,6 +47,14 @@ class News:
 
     number: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Connections of the server, and how many it has, of which these may be a part."""
+
+    rows: list[dict[str, Any]]
+    total: int
 
 
 def server_path() -> str | None:
@@ -69,8 +78,7 @@ class Feed:
         self._news: News | None = None
         self._meter = Meter()
         self._now: deque[dict[str, Any]] = deque(maxlen=KEPT)
-        self._listed: list[dict[str, Any]] = []
-        self._listed_at = -math.inf
+        self._listed: dict[tuple[str, str], tuple[float, Listed]] = {}
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -104,14 +112,18 @@ class Feed:
         link = await self._connected()
         return await link.ask(do, timeout_s=TIMEOUT_S, **arguments)
 
-    async def connections(self, *, limit: int, max_age_s: float) -> list[dict[str, Any]]:
-        """Return the server's connections, or those that another page was told so recently."""
+    async def connections(self, *, order: str, search: str, max_age_s: float) -> Listed:
+        """Return the server's connections, or what another page was told so recently."""
         async with self._listing:
-            if time.monotonic() - self._listed_at >= max_age_s:
-                answer = await self.ask("connections", limit=limit)
-                self._listed = answer["connections"]
-                self._listed_at = time.monotonic()
-            return self._listed
+            now, key = time.monotonic(), (order, search)
+            for old in [each for each, (at, _) in self._listed.items() if now - at >= max_age_s]:
+                del self._listed[old]
+            if key not in self._listed:
+                answer = await self.ask("connections", limit=LISTED, order=order, search=search)
+                rows = answer["connections"]
+                listed = Listed(rows, answer.get("total", len(rows)))
+                self._listed[key] = now, listed
+            return self._listed[key][1]
 
     async def _connected(self) -> control.Link:
         path = server_path()

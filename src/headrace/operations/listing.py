@@ -21,6 +21,8 @@ Column = Literal[
     "id", "worker", "protocol", "peer", "path", "user", "consumer",
     "since", "received", "sent", "inbox", "outbox_bytes",
 ]  # fmt: skip
+#: What a server can list the first of.
+_ORDERS = ("since", "received", "sent", "inbox", "outbox_bytes")
 _SEARCHED = ("id", "protocol", "peer", "path", "user", "consumer")
 #: What a WebSocket's close frame has room for.
 _REASON_BYTES = 123
@@ -33,6 +35,11 @@ class Table(msgspec.Struct, tag_field="type", tag="table", forbid_unknown_fields
     sort: Column = "since"
     descending: bool = True
     page: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
+
+    @property
+    def order(self) -> str:
+        """What a server that has more than it lists is asked for the first of."""
+        return self.sort if self.sort in _ORDERS else "since"
 
 
 class Close(msgspec.Struct, tag_field="type", tag="close", forbid_unknown_fields=True):
@@ -65,7 +72,9 @@ def parse(text: str) -> Table | Close:
     return wanted
 
 
-def page_of(rows: Iterable[dict[str, Any]], wanted: Table, *, now: float) -> dict[str, Any]:
+def page_of(
+    rows: Iterable[dict[str, Any]], wanted: Table, *, total: int, now: float
+) -> dict[str, Any]:
     """Return the message with the page of the table that is wanted, or the last that there is."""
     rows = list(rows)
     words = wanted.search.casefold().split()
@@ -85,6 +94,7 @@ def page_of(rows: Iterable[dict[str, Any]], wanted: Table, *, now: float) -> dic
         ],
         "matching": len(matching),
         "listed": len(rows),
+        "partial": total > len(rows),
         "page": page,
         "pages": pages,
         "sort": wanted.sort,
