@@ -281,7 +281,7 @@ def test_names_of_daphne(name):
     assert (config.websocket_timeout_s, config.application_close_timeout_s) == (7, 10)
     assert (config.websocket.message_bytes, config.websocket.frame_bytes) == (8, 9)
     assert config.proxy_headers == ProxyHeaders(
-        address="X-Real-IP", port="X-Real-Port", trusted=["10.0.0.0/8", "192.0.2.1"]
+        address="X-Real-IP", port="X-Real-Port", trusted=("10.0.0.0/8", "192.0.2.1")
     )
     assert config_of("--no-server-name").server_header == ""
     assert config_of("--unix-socket", "/x").endpoints() == [Endpoint(uds="/x")]

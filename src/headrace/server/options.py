@@ -107,9 +107,9 @@ def _mode(value: Any) -> int:
     return int(_text(value), 8)
 
 
-def _list(value: Any) -> list[str]:
+def _list(value: Any) -> tuple[str, ...]:
     parts = value if isinstance(value, list) else _text(value).split(",")
-    return [part for text in parts if (part := _text(text).strip())]
+    return tuple(part for text in parts if (part := _text(text).strip()))
 
 
 def _place_of_a_log(value: Any) -> bool | str:
@@ -214,8 +214,10 @@ class Option:
         """Return the value that this stands for; raise ValueError, saying what it must be."""
         if not self.repeatable:
             return self.read_one(value)
-        parts = value if isinstance(value, list) else _list(value)
-        return [self.read_one(part) for part in parts]
+        if not isinstance(value, list | str):
+            raise ValueError(f"must be {self.kind.wanted}, or a list of such, not {value!r}")
+        parts = _list(value) if isinstance(value, str) else value
+        return tuple(self.read_one(part) for part in parts)
 
     def read_one(self, value: Any) -> Any:
         """Do so for one of the values of what is repeatable."""
@@ -786,7 +788,7 @@ def settings(options: argparse.Namespace, environment: Mapping[str, str]) -> Set
     said, warnings = _said_in_environment(environment)
     said |= {
         option.name: _Said(
-            flags[option.dest],
+            tuple(flags[option.dest]) if option.repeatable else flags[option.dest],
             f"--{'no-' if flags[option.dest] == option.without else ''}{option.name}",
         )
         for option in _all()
