@@ -21,6 +21,7 @@ from headrace.server.websocket import EARLY_EVENTS, Phase
 from .clients import (
     BINARY,
     CLOSE,
+    FREE,
     PING,
     PONG,
     TEXT,
@@ -602,7 +603,7 @@ async def test_what_came_with_the_handshake_is_not_lost():
 async def test_what_comes_before_the_accept_is_bounded_and_not_lost():
     session = Session(accepts=False)
     count = 100_000
-    async with serving(session) as server, connected(server) as client:
+    async with serving(session, clients=FREE) as server, connected(server) as client:
         client.writer.write(handshake() + frame(TEXT, b"early " * 16) * count)
         await session.called.wait()
         stream = connection_of(server)
@@ -619,7 +620,7 @@ async def test_what_comes_before_the_accept_is_bounded_and_not_lost():
 async def test_a_full_inbox_pauses_reading_and_loses_nothing():
     session = Session()
     count = 100_000
-    async with serving(session) as server, connected(server) as client:
+    async with serving(session, clients=FREE) as server, connected(server) as client:
         await client.open_websocket()
         flood = [frame(TEXT, b"%06d%s" % (number, b"x" * 94)) for number in range(count)]
         client.writer.write(b"".join(flood))
@@ -650,7 +651,7 @@ async def test_a_flood_of_messages_leaves_room_for_others():
 
     flood = frame(TEXT, b"x") * 50_000
     async with (
-        serving(app) as server,
+        serving(app, clients=FREE) as server,
         connected(server) as flooder,
         connected(server) as other,
     ):
@@ -1230,7 +1231,10 @@ async def test_a_slow_client_gets_the_latest_only():
 
 async def test_pings_from_a_client_that_does_not_read_cost_nothing():
     session = Session()
-    async with serving(session) as server, connected(server, receive_buffer=65536) as client:
+    async with (
+        serving(session, clients=FREE) as server,
+        connected(server, receive_buffer=65536) as client,
+    ):
         await client.open_websocket()
         put_to_sleep(client)
         stream = connection_of(server)

@@ -6,6 +6,8 @@ Rules of this file:
 - A WebSocket takes the transport over: from the handshake on, no byte passes through here.
 - After an error the connection is read to its end for a moment, so that a reset does not
   overtake the answer (RFC 9112 §9.6).
+- Who is one too many is told so before anything is read, and what its address has taken is given
+  back whatever ends it.
 - A client that does not take its responses is not read: it gets no further ones. One that takes
   nothing for ``write_timeout_s`` is cut off.
 """
@@ -14,6 +16,7 @@ import asyncio
 import logging
 import select
 import sys
+from collections.abc import Hashable
 from typing import Any, ClassVar, cast
 
 from ..exceptions import HandshakeError
@@ -23,6 +26,7 @@ from ..protocols.http1 import (
     BodyReceived,
     Event,
     Http1Engine,
+    Http2Prefaced,
     RequestCompleted,
     RequestFailed,
     RequestReceived,
@@ -31,6 +35,7 @@ from ..protocols.http1 import (
 from .asgi import http_scope, peer_name, websocket_scope
 from .counters import reason_of
 from .http import Exchange, log_access
+from .limits import DESCRIPTORS, LOOK_EVERY, REFUSING, Refusal
 from .outbox import Outbox
 from .runtime import Address, Runtime
 from .websocket import EXTENSION, WebSocketStream
@@ -63,7 +68,10 @@ class Connection(asyncio.Protocol):
         "_heard_all",
         "_lingering",
         "_outbox",
+        "_place",
         "_reading_paused",
+        "_refused",
+        "_request_place",
         "_runtime",
         "_server",
         "_transport",
@@ -94,6 +102,11 @@ class Connection(asyncio.Protocol):
         self._unwritten_bytes = 0
         self.tick: int | None = None
         self.received_bytes = 0
+        #: What the client's address has taken, and behind a proxy that of the request's client.
+        self._place: Hashable = None
+        self._request_place: Hashable = None
+        #: It is one too many.
+        self._refused = False
 
     @property
     def peer(self) -> str:
@@ -124,9 +137,62 @@ class Connection(asyncio.Protocol):
         )
         runtime.counters.connections += 1
         runtime.enter(self)
+        if (refusal := self._enter()) is not None:
+            self._turn_away(refusal)
+            return
+        if self.tls is not None and _chose_http2(transport):
+            self._speak_http2(b"")
+            return
         runtime.wheel.schedule(self, self._engine.deadline())
         if runtime.draining:
             self.drain()
+
+    def _enter(self) -> Refusal | None:
+        """Take a place for this connection; or return why there is none."""
+        runtime, client = self._runtime, self._client
+        gate = runtime.gate
+        now = runtime.loop.time()
+        if self.number % LOOK_EVERY == 0:
+            sock = self._transport.get_extra_info("socket")
+            gate.look(-1 if sock is None else sock.fileno(), now)
+        # It is among the connections already.
+        refusal = gate.connect(len(runtime.connections) - 1, now)
+        if refusal is not None:
+            return refusal
+        headers = runtime.config.proxy_headers
+        if (
+            client is None
+            or client[1] is None
+            or (headers is not None and headers.believes(client))
+        ):
+            return None  # who it is, a proxy's headers will say of each request
+        self._place, refusal = gate.enter(client[0])
+        return refusal
+
+    def _enter_request(self, client: Address | None) -> Refusal | None:
+        """Take a place for a request, where a proxy says whose it is."""
+        if client is self._client or client is None:
+            return None
+        self._request_place, refusal = self._runtime.gate.enter(client[0])
+        return refusal
+
+    def _leave_request(self) -> None:
+        if self._request_place is not None:
+            self._runtime.gate.leave(self._request_place)
+            self._request_place = None
+
+    def _turn_away(self, refusal: Refusal) -> None:
+        """Answer before anything was asked; in a crowd, just end."""
+        runtime = self._runtime
+        gate = runtime.gate
+        self._refused = True
+        gate.refusing += 1
+        if refusal is DESCRIPTORS or gate.refusing > REFUSING:
+            runtime.refusals.note(refusal, self.peer)
+            self._transport.abort()
+            return
+        runtime.refusals.request(refusal, self.peer, self._engine.refuse)
+        self.after()
 
     def _ends(self, transport: asyncio.BaseTransport) -> tuple[Address | None, Address | None]:
         """Return the addresses of the client, and of the server."""
@@ -159,6 +225,9 @@ class Connection(asyncio.Protocol):
         del error
         self._lingering = True
         self._runtime.leave(self)
+        self._runtime.gate.leave(self._place)
+        if self._refused:
+            self._runtime.gate.refusing -= 1
         self._runtime.wheel.cancel(self)
         self._break_off(499)
         self._outbox.lost()
@@ -200,9 +269,15 @@ class Connection(asyncio.Protocol):
                 case RequestCompleted():
                     if self._exchange is not None:
                         self._exchange.body(b"", more=False)
+                case Http2Prefaced():
+                    if self._runtime.config.speaks_http2:
+                        self._speak_http2(self._engine.unread())
+                        return
+                    self._engine.refuse(505, "this server speaks HTTP/1.1 and HTTP/1.0")
                 case RequestFailed(status, reason):
-                    self._runtime.counters.refuse(reason_of(status))
-                    logger.info("%s: refused with %d: %s", self.peer, status, reason)
+                    word = reason_of(status)
+                    self._runtime.refusals.count(word)
+                    self._runtime.log(word, "%s: refused with %d: %s", self.peer, status, reason)
                     self._break_off(status)
         self.after()
 
@@ -256,6 +331,9 @@ class Connection(asyncio.Protocol):
         runtime = self._runtime
         runtime.counters.requests += 1
         client, scheme = self._origin(request)
+        if (refusal := self._enter_request(client)) is not None:
+            runtime.refusals.request(refusal, peer_name(client), self._engine.refuse)
+            return
         scope = http_scope(request, runtime, scheme=scheme, client=client, server=self._server)
         if self.tls is not None:
             scope["extensions"]["tls"] = self.tls
@@ -271,9 +349,30 @@ class Connection(asyncio.Protocol):
             return self._client, self.scheme
         return headers.origin(request.headers, self._client, self.scheme)
 
+    def _speak_http2(self, data: bytes) -> None:
+        """Let HTTP/2 take the transport over, with what has come of it."""
+        # Where the package h2 isn't installed nobody gets here.
+        from .http2 import Http2Connection
+
+        runtime = self._runtime
+        runtime.wheel.cancel(self)
+        runtime.hand_over(self)
+        connection = Http2Connection(
+            runtime,
+            self._transport,
+            origin=self._origin,
+            client=self._client,
+            server=self._server,
+            number=self.number,
+            place=self._place,
+            tls=self.tls,
+        )
+        connection.begin(data)
+
     def finished(self) -> None:
         """Go on after a response that is complete, or that never will be."""
         self._exchange = None
+        self._leave_request()
         if self._runtime.draining and self._engine.state is IDLE:
             self.drain()
             if self._lingering:
@@ -283,6 +382,7 @@ class Connection(asyncio.Protocol):
     def _break_off(self, status: int) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
+            self._leave_request()
             exchange.disconnect(status)
 
     def _open_websocket(self, request: RequestReceived, *, has_body: bool) -> None:
@@ -294,18 +394,23 @@ class Connection(asyncio.Protocol):
             if has_body or engine.state is not READ:
                 raise HandshakeError("a WebSocket's handshake has no body: send none")
         except HandshakeError as error:
-            runtime.counters.refuse("bad_handshake")
+            runtime.refusals.count("bad_handshake")
             peer = peer_name(client)
-            logger.info("%s: handshake refused with %d: %s", peer, error.status, error)
+            what = "%s: handshake refused with %d: %s"
+            runtime.log("bad_handshake", what, peer, error.status, str(error))
             log_access(runtime, peer, request, error.status)
             if runtime.config.watcher is not None:
                 runtime.config.watcher.request(peer, request, error.status, None)
             engine.refuse(error.status, str(error), error.headers)
             self.after()
             return
+        if self._holds_back(client):
+            self.after()
+            return
         opening = _Http1Opening(runtime, engine, handshake, self._outbox, request, client)
         stream = WebSocketStream(runtime, self._transport, self._outbox, opening, client=client)
         stream.number = self.number
+        stream.place = self._request_place if self._place is None else self._place
         self._outbox.owner = stream
         runtime.wheel.cancel(self)
         self._transport.set_protocol(cast("asyncio.BaseProtocol", stream))
@@ -324,6 +429,19 @@ class Connection(asyncio.Protocol):
             scope["extensions"]["tls"] = self.tls
         stream.start(scope)
         runtime.leave(self)
+
+    def _holds_back(self, client: Address | None) -> bool:
+        """Refuse a handshake that is one too many."""
+        runtime = self._runtime
+        host = None if client is None or client[1] is None else client[0]
+        held = runtime.gate.handshake(host, runtime.loop.time())
+        if held is None and (refusal := self._enter_request(client)) is not None:
+            held = refusal, 0.0
+        if held is None:
+            return False
+        refusal, wait_s = held
+        runtime.refusals.request(refusal, peer_name(client), self._engine.refuse, wait_s=wait_s)
+        return True
 
     # The end
 
@@ -357,11 +475,10 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return None
         if self._write_by is not None and not self._takes_bytes(now):
-            logger.info(
-                "%s: the client has taken nothing for %g s: it is cut off",
-                self.peer,
-                self._runtime.config.write_timeout_s,
-            )
+            runtime = self._runtime
+            what = "%s: the client has taken nothing for %g s: it is cut off"
+            runtime.refusals.count("write_timeout")
+            runtime.log("write_timeout", what, self.peer, runtime.config.write_timeout_s)
             self._transport.abort()
             return None
         if self._lingering:
@@ -525,6 +642,12 @@ class _Http1Opening:
     def _log(self, status: int) -> None:
         if self._runtime.config.access_log:
             log_access(self._runtime, peer_name(self._client), self._request, status)
+
+
+def _chose_http2(transport: asyncio.BaseTransport) -> bool:
+    """Say whether that is what TLS has agreed on."""
+    tls = transport.get_extra_info("ssl_object")
+    return tls is not None and tls.selected_alpn_protocol() == "h2"
 
 
 def _wants_websocket(request: RequestReceived) -> bool:

@@ -416,7 +416,7 @@ IDLE: Final = Refusal(
 )
 
 #: Why a WebSocket failed, by the code that it is closed with: what the engine says no to.
-FAILURES: Final = {
+FAILURES: Final[dict[int, str]] = {
     CloseCode.PROTOCOL_ERROR: "protocol_error",
     CloseCode.INVALID_PAYLOAD: "invalid_payload",
     CloseCode.POLICY_VIOLATION: "slow_message",
@@ -505,14 +505,14 @@ class Gate:
         if descriptor >= self._last_descriptor:
             self._short_until = now + SHORT_S
 
-    def enter(self, host: str) -> Hashable | Refusal:
+    def enter(self, host: str) -> tuple[Hashable, Refusal | None]:
         """Take a place for one more connection, or request, of this address.
 
         Returns what ``leave`` takes in the end, None where there is no limit; or the refusal.
         """
         if self._places is None or (key := address_key(host, self._shared)) is None:
-            return None
-        return key if self._places.enter(key) else ADDRESS
+            return None, None
+        return (key, None) if self._places.enter(key) else (None, ADDRESS)
 
     def leave(self, key: Hashable) -> None:
         """Give the place back."""

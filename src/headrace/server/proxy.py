@@ -57,6 +57,10 @@ class ProxyHeaders:
         )
         object.__setattr__(self, "_names", names)
 
+    def believes(self, peer: Address | None) -> bool:
+        """Say whether the other end of a connection is a proxy of ours, or on a Unix socket."""
+        return peer is None or peer[1] is None or is_among(peer[0], self._networks)
+
     def origin(
         self, headers: _Headers, peer: Address | None, scheme: str = "http"
     ) -> tuple[Address | None, str]:
@@ -67,7 +71,7 @@ class ProxyHeaders:
             peer: The other end of the connection; without a port, or None, a Unix socket.
             scheme: What the connection itself says, where no proxy says it better.
         """
-        if peer is not None and peer[1] is not None and not is_among(peer[0], self._networks):
+        if not self.believes(peer):
             return peer, scheme
         address_name, port_name, scheme_name = self._names
         hops: list[str] = []

@@ -40,6 +40,7 @@ from .asgi import (
 )
 from .counters import reason_of
 from .inbox import Inbox
+from .limits import BYTES, FAILURES, IDLE, MESSAGES, Pace
 from .outbox import HIGH_WATER_BYTES, Outbox, SlowClientPolicy
 from .runtime import Address, Message, Receive, Runtime, Scope, Send
 
@@ -50,6 +51,11 @@ logger = logging.getLogger("headrace.server")
 CANCELLED = asyncio.CancelledError()
 #: How long the client has to see the end that we have written.
 LINGER_S = 1.0
+#: A client that is held back is heard again after so long at least, and one that comes to that
+#: again within so long has not minded.
+BREATH_S, RELAPSE_S = 0.05, 1.0
+#: So many fragments cost as much as a message.
+FRAGMENTS = 16
 #: Client-bound events that may wait for the accept.
 EARLY_EVENTS = 32
 
@@ -113,6 +119,29 @@ class _Full:
         return getattr(self._bounds, name)
 
 
+class _Pressure:
+    """What is kept of a client that sends faster than it may, or has to send something."""
+
+    __slots__ = ("deaf", "refusal", "since", "spoke", "timer", "until")
+
+    def __init__(self, now: float) -> None:
+        #: When it spoke last.
+        self.spoke = now
+        #: Since when it is held back, without a break, and until when.
+        self.since = now
+        self.until = -math.inf
+        #: Calls when it is read again; None: it is read.
+        self.timer: asyncio.TimerHandle | None = None
+        #: What it does too much of.
+        self.refusal = MESSAGES
+        #: It is heard no more.
+        self.deaf = False
+
+    def cancel(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+
+
 NO_ROOM = _NoRoom()
 
 
@@ -149,8 +178,10 @@ class WebSocketStream(Inbox):
 
     __slots__ = (
         "_client",
+        "_due",
         "_early",
         "_opening",
+        "_pressure",
         "_reading_paused",
         "_runtime",
         "_task",
@@ -160,6 +191,7 @@ class WebSocketStream(Inbox):
         "number",
         "outbox",
         "phase",
+        "place",
         "received_bytes",
         "tick",
         "transport",
@@ -192,6 +224,11 @@ class WebSocketStream(Inbox):
         #: The wire format while we are open; otherwise nobody's.
         self._wire: Hashable = self
         self.received_bytes = 0
+        #: When the bucket of this client is full again: see ``Pace``.
+        self._due = 0.0
+        self._pressure: _Pressure | None = None
+        #: What the client's address has taken, for the gate.
+        self.place: Hashable = None
         #: With that of the worker, the connection's id.
         self.number = 0
 
@@ -214,6 +251,7 @@ class WebSocketStream(Inbox):
         )
         if accept_timeout_s := runtime.config.accept_timeout_s:
             runtime.wheel.schedule(self, runtime.loop.time() + accept_timeout_s)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Learn how the application ended, and close for it what it left open."""
@@ -268,7 +306,17 @@ class WebSocketStream(Inbox):
         size = len(data)
         self.received_bytes += size
         runtime.counters.bytes_received += size
-        self._take(engine.receive(data, runtime.loop.time()))
+        now = runtime.loop.time()
+        events = engine.receive(data, now)
+        self._take(events)
+        if (pace := runtime.pace) is not None:
+            cost_s = len(events) * pace.message_s
+            if (bytes_s := size * pace.byte_s) > cost_s:
+                cost_s = bytes_s
+            due = self._due
+            self._due = due = (due if due > now else now) + cost_s  # noqa: FURB136 - no call here
+            if due - now > pace.burst_s or engine.fragments or self._pressure is not None:
+                self._look_closer(pace, events, size, now)
 
     def eof_received(self) -> bool:
         """Learn that the client sends no more; there is no half-open WebSocket."""
@@ -281,6 +329,10 @@ class WebSocketStream(Inbox):
         del error
         runtime = self._runtime
         runtime.leave(self)
+        runtime.gate.leave(self.place)
+        self.place = None
+        if self._pressure is not None:
+            self._pressure.cancel()
         runtime.wheel.cancel(self)
         if self.engine is not None and self.engine.state is not ENGINE_CLOSED:
             self.engine.receive_eof(runtime.loop.time())
@@ -330,6 +382,7 @@ class WebSocketStream(Inbox):
             self.resume()
         if self.phase is CLOSED:
             if engine.has_unread:
+                self._pause_reading()
                 self._runtime.loop.call_soon(self._hear_the_end)
         elif inbox or engine.has_unread:
             full = self._full_of_messages()
@@ -340,7 +393,11 @@ class WebSocketStream(Inbox):
 
     def _closed_by_peer(self, event: CloseReceived | ConnectionFailed) -> None:
         if isinstance(event, ConnectionFailed):
-            logger.info("%s: WebSocket failed with %d: %s", self.peer, event.code, event.reason)
+            runtime = self._runtime
+            if (reason := FAILURES.get(event.code)) is not None:
+                runtime.refusals.count(reason)
+            what = "%s: WebSocket failed with %d: %s"
+            runtime.log(reason or "lost", what, self.peer, event.code, event.reason)
         self._disconnect(event.code, event.reason)
 
     def _send_control(self, control: bytes, *, agreed: bool = False) -> None:
@@ -398,15 +455,59 @@ class WebSocketStream(Inbox):
 
     def _go_on(self) -> None:
         """Take what was left unread while the inbox was full."""
-        if self._full_of_messages():
+        if self._held_back or self._full_of_messages():
             return
         engine = self.engine
         if engine is not None and engine.state is not ENGINE_CLOSED:
             # Even with nothing unread: it was we who did not hear the client.
-            self._take(engine.receive(b"", self._runtime.loop.time()))
-            if engine.has_unread or self._full_of_messages():
+            self.data_received(b"")
+            if engine.has_unread or self._held_back or self._full_of_messages():
                 return
         self._resume_reading()
+
+    def _look_closer(self, pace: Pace, events: list[Event], size: int, now: float) -> None:
+        """See to a client that sends fast, or in pieces, or has to send something at times."""
+        engine, pressure = self.engine, self._pressure
+        assert engine is not None
+        due = self._due = max(self._due, now) + engine.fragments * pace.message_s / FRAGMENTS
+        engine.fragments = 0
+        if pressure is not None and any(type(event) in (str, bytes) for event in events):
+            pressure.spoke = now
+        over_s = due - now - pace.burst_s
+        if over_s > 0 and self.phase is OPEN:
+            if pressure is None:
+                pressure = self._pressure = _Pressure(now)
+            if now - pressure.until > RELAPSE_S:
+                pressure.since = now
+                pressure.refusal = MESSAGES
+            if size * pace.byte_s > len(events) * pace.message_s:
+                pressure.refusal = BYTES
+            if now - pressure.since > pace.patience_s:
+                self._lose_patience(pressure)
+            else:
+                self._slow_down(pressure, now, max(over_s, BREATH_S))
+
+    def _slow_down(self, pressure: "_Pressure", now: float, wait_s: float) -> None:
+        """Read no further for a while."""
+        pressure.until = now + wait_s
+        if pressure.timer is None:
+            pressure.timer = self._runtime.loop.call_later(wait_s, self._speed_up)
+        self._pause_reading()
+
+    def _lose_patience(self, pressure: "_Pressure") -> None:
+        """Close; and hear nothing more, for that costs what we can't afford."""
+        pressure.deaf = True
+        self._runtime.refusals.close(pressure.refusal, self.peer, self._close)
+        self._pause_reading()
+
+    def _speed_up(self) -> None:
+        assert self._pressure is not None
+        self._pressure.timer = None
+        self._go_on()
+
+    @property
+    def _held_back(self) -> bool:
+        return self._pressure is not None and self._pressure.timer is not None
 
     def _full_of_messages(self) -> bool:
         """Tell whether the client has sent enough for now.
@@ -497,11 +598,14 @@ class WebSocketStream(Inbox):
         config = runtime.config
         if config.watcher is not None:
             config.watcher.websocket_accepted(self)
-        if 0 < config.ping_interval_s < (config.accept_timeout_s or math.inf):
+        looks_s = config.ping_interval_s or config.message_timeout_s
+        if 0 < looks_s < (config.accept_timeout_s or math.inf):
             runtime.wheel.schedule(self, engine.deadline())
         # Else the wheel looks at us when the accept was to be there; the ping is due later.
         if config.websocket_timeout_s:
             self._limit_life(config.websocket_timeout_s)
+        if runtime.pace is not None and runtime.pace.idle_s:
+            self._limit_silence(runtime.pace.idle_s)
         for event in self._early or ():
             self.transmit(event, {})
         self._early = None
@@ -522,11 +626,32 @@ class WebSocketStream(Inbox):
         if self.phase is OPEN:
             self._close(CloseCode.GOING_AWAY, "this WebSocket has lived as long as one may")
 
+    def _limit_silence(self, idle_s: float) -> None:
+        task = self._task
+        assert task is not None
+        loop = self._runtime.loop
+        pressure = self._pressure = _Pressure(loop.time())
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal timer
+            now = loop.time()
+            if self._reading_paused:
+                pressure.spoke = now  # who does not hear is we
+            left_s = pressure.spoke + idle_s - now
+            if left_s > 0:
+                timer = loop.call_later(left_s, look)
+            elif self.phase is OPEN:
+                self._runtime.refusals.close(IDLE, self.peer, self._close)
+
+        timer = loop.call_later(idle_s, look)
+        task.add_done_callback(lambda _: timer.cancel())
+
     def _begin_reading(self, data: bytes) -> None:
         engine = self.engine
         assert engine is not None
         self._reading_paused = False
-        self._take(engine.receive(data, self._runtime.loop.time()))
+        self.data_received(data)
         if not self._reading_paused and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -582,9 +707,12 @@ class WebSocketStream(Inbox):
         """Read on for the client's close frame, however full the inbox is."""
         engine = self.engine
         assert engine is not None
+        if self._pressure is not None and self._pressure.deaf:
+            return
         if engine.has_unread:
             self._take(engine.receive(b"", self._runtime.loop.time()))
-        self._resume_reading()
+        if not engine.has_unread:
+            self._resume_reading()
 
     def _disconnect(self, code: int = CloseCode.ABNORMAL_CLOSURE, reason: str = "") -> None:
         """Tell the application, once, that it is over."""
@@ -755,7 +883,7 @@ class WebSocketStream(Inbox):
         if engine.state is ENGINE_CLOSED:
             self._abort()
             return None
-        if self._reading_paused:
+        if self._reading_paused and engine.state is ENGINE_OPEN:
             # Who is silent here is we: look again when the client has had a chance to be heard.
             return now + (self._runtime.config.ping_timeout_s or 1.0)
         if (deadline := engine.deadline()) is not None and deadline <= now:
