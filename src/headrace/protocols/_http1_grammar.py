@@ -41,6 +41,7 @@ __all__ = [
     "parse_path",
     "parse_request_line",
     "parse_trailers",
+    "recall_field",
     "status_line",
 ]
 
@@ -558,6 +559,34 @@ def field_name(name: bytes) -> bytes | None:
         return _NAMES[name]
     except ValueError:
         return None
+
+
+# Fields of responses whose values are the same for many of them and tell no secret.
+_SENT_NAMES = frozenset(
+    b"accept-ranges access-control-allow-credentials access-control-allow-headers "
+    b"access-control-allow-methods access-control-allow-origin allow alt-svc cache-control "
+    b"content-encoding content-language content-security-policy content-type "
+    b"cross-origin-opener-policy date expires pragma referrer-policy server "
+    b"strict-transport-security vary x-content-type-options x-frame-options".split()
+)
+
+# A field that was sent before -> its name in lower case, and its line.
+_sent_fields: dict[Field, Field] = {}
+
+#: ``recall_field((name, value))`` gives what ``encode_field`` gave for it, or None.
+recall_field = _sent_fields.get
+
+
+def encode_field(name: bytes, value: bytes) -> Field:
+    """Write one field: give its name in lower case and its line, checked, and keep it in mind."""
+    lower = outgoing_name(name)
+    line = encode_fields([(lower, value)])
+    known = lower, line
+    if lower in _SENT_NAMES and len(line) <= _SHARED_LINE_BYTES:
+        if len(_sent_fields) >= _SHARED_LIMIT:
+            _sent_fields.clear()  # values that never come again make room for those in use
+        _sent_fields[name, value] = known
+    return known
 
 
 def encode_fields(fields: list[Field]) -> bytes:

@@ -17,9 +17,11 @@ from typing import Final
 from headrace.exceptions import LocalProtocolError
 from headrace.protocols._http1_grammar import (
     Field,
+    encode_field,
     encode_fields,
     outgoing_name,
     outgoing_options,
+    recall_field,
     status_line,
 )
 
@@ -81,14 +83,20 @@ class Response:
     ) -> None:
         if not 200 <= status <= 999:
             raise LocalProtocolError(f"not a status for a final response: {status}")
-        fields: list[Field] = []
+        lines: list[bytes] = []
         given: set[bytes] = set()
         length: int | None = None
         options: list[bytes] = []
         for name, value in headers:
-            lower = outgoing_name(name)
-            if lower not in _FRAMING:
-                fields.append((lower, value))
+            try:
+                known = recall_field((name, value))
+            except TypeError:
+                known = None  # no bytes: the check says so
+            if known is not None:
+                lower, line = known
+                lines.append(line)
+            elif (lower := outgoing_name(name)) not in _FRAMING:
+                lines.append(encode_field(name, value)[1])
             elif lower == b"connection":
                 options += outgoing_options(value)
             elif lower == b"transfer-encoding":
@@ -102,8 +110,12 @@ class Response:
             given.add(lower)
         if length and status in _EMPTY:
             raise LocalProtocolError(f"status {status} has no content: content-length={length}")
-        fields += [default for default in default_headers if default[0] not in given]
-        self._block = encode_fields(fields)
+        lines += [
+            (recall_field(default) or encode_field(*default))[1]
+            for default in default_headers
+            if default[0] not in given
+        ]
+        self._block = b"".join(lines)
         self._status = status
         self._length = 0 if status in _EMPTY else length
         self._options = options

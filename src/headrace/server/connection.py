@@ -284,7 +284,8 @@ class Connection(asyncio.Protocol):
     def after(self) -> None:
         """Write what the engine has to say, and see whether to read on or to end."""
         engine = self._engine
-        self._outbox.write(engine.data_to_send())
+        if data := engine.data_to_send():
+            self._outbox.write(data)
         if engine.state is CLOSED:
             self._linger()
             return
@@ -292,7 +293,7 @@ class Connection(asyncio.Protocol):
         full = self._crowded() if exchange is None else exchange.full
         if engine.has_unread or full:
             self._pause_reading()
-        else:
+        elif self._reading_paused:
             self._resume_reading()
         if exchange is None and engine.has_unread and not full:
             # The next request of a pipeline, in a turn of its own.
@@ -655,7 +656,7 @@ def _wants_websocket(request: RequestReceived) -> bool:
     upgrade = request.upgrade
     if upgrade is None:
         # Above all, a proxy that isn't set up for WebSockets drops Upgrade and Connection.
-        return any(name == b"sec-websocket-key" for name, _ in request.headers)
+        return b"sec-websocket-key" in [name for name, _ in request.headers]
     return upgrade == b"websocket" or b"websocket" in [
         protocol.strip(b" \t") for protocol in upgrade.split(b",")
     ]

@@ -240,19 +240,23 @@ class Exchange(Inbox):
         if self._gone:
             raise ClientDisconnected(f"cannot send {type_!r}: the client is gone")
         self.active = True
-        match type_, self._started:
-            case "http.response.start", False:
-                self._start_response(message)
-            case "http.response.body", True:
-                await self._continue_response(message)
-            case "http.response.trailers", True if self._trailers is not None:
-                self._end_with_trailers(message)
-            case "http.response.early_hint", _:
-                self._hint(message)
-            case _, False:
-                raise unexpected(message, state="WAITING", expected="http.response.start")
-            case _:
-                raise unexpected(message, state="STARTED", expected="http.response.body")
+        started = self._started
+        if type_ == "http.response.body" and started:
+            self._continue_response(message)
+            if not self._answered and self._outbox.full:
+                await self._outbox.drained()
+                if self._gone:
+                    raise ClientDisconnected("the client is gone")
+        elif type_ == "http.response.start" and not started:
+            self._start_response(message)
+        elif type_ == "http.response.trailers" and self._trailers is not None:
+            self._end_with_trailers(message)
+        elif type_ == "http.response.early_hint":
+            self._hint(message)
+        elif not started:
+            raise unexpected(message, state="WAITING", expected="http.response.start")
+        else:
+            raise unexpected(message, state="STARTED", expected="http.response.body")
 
     def _start_response(self, message: Message) -> None:
         status = message.get("status")
@@ -265,18 +269,13 @@ class Exchange(Inbox):
         self._status = int(status)
         self._started = True
 
-    async def _continue_response(self, message: Message) -> None:
+    def _continue_response(self, message: Message) -> None:
         more = bool(message.get("more_body", False))
-        outbox = self._outbox
         self._engine.send_body(_body(message), more=more)
         self._begun = True
-        outbox.write(self._engine.data_to_send())
+        self._outbox.write(self._engine.data_to_send())
         if not more and self._trailers is None:
             self._complete(self._status)
-        elif outbox.full:
-            await outbox.drained()
-            if self._gone:
-                raise ClientDisconnected("the client is gone")
 
     def _end_with_trailers(self, message: Message) -> None:
         """Take trailers (ASGI, "HTTP Trailers"); the last message of them ends the response."""
@@ -354,14 +353,16 @@ class Exchange(Inbox):
             self._complete(self._status if self._begun else status)
 
     def _log(self, status: int) -> None:
-        runtime, peer, request = self._runtime, self.peer, self._request
+        runtime, request = self._runtime, self._request
         duration_s = time.monotonic() - self._began
         counters = runtime.counters
         counters.statuses[status // 100] += 1
         counters.durations.observe(duration_s)
-        log_access(runtime, peer, request, status, self._began)
-        if (watcher := runtime.config.watcher) is not None:
-            watcher.request(peer, request, status, duration_s)
+        config = runtime.config
+        if config.access_log:
+            log_access(runtime, self.peer, request, status, self._began)
+        if config.watcher is not None:
+            config.watcher.request(self.peer, request, status, duration_s)
 
 
 def log_access(
