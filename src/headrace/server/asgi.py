@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from ..exceptions import LocalProtocolError
 from ..protocols.http1 import RequestReceived
-from .limits import printable
+from .bounded_log import printable
 from .runtime import Address, ASGIApplication, Message, Receive, Runtime, Scope, Send
 
 __all__ = [

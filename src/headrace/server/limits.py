@@ -5,22 +5,20 @@ Rules of this file:
 - Whoever says no says it through ``Refusals``: the reason is counted, the client gets the status
   or the close code that its row has, and the log gets a line, of which there are only so many.
 - Time is a number that is passed in; nothing here knows a socket or waits.
-- What is kept for an address goes with its last connection, or once its bucket is full again,
-  and all of it together has a bound: a host with many addresses can't fill the memory.
 - These limits hold for one process. Where several serve one address, each keeps its own account.
 """
 
 import ipaddress
-import logging
 import math
 import random
-import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from ..exceptions import CloseCode, ConfigurationError
+from .bounded_log import BoundedLog
+from .buckets import Buckets, Places, TokenBucket
 
 __all__ = [
     "ADDRESS",
@@ -34,27 +32,18 @@ __all__ = [
     "LOOK_EVERY",
     "MESSAGES",
     "REFUSING",
-    "BoundedLog",
-    "Buckets",
     "ClientLimits",
     "Gate",
     "Pace",
-    "Places",
     "Refusal",
     "Refusals",
-    "TokenBucket",
     "address_key",
     "network_list",
-    "printable",
 ]
 
 Headers = list[tuple[bytes, bytes]]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: Addresses whose rate is remembered at once; the one that was seen longest ago goes first.
-MOST_ADDRESSES = 65_536
-#: Lines of the log about one reason, and in how many seconds.
-LINES, WINDOW_S = 10, 10.0
 #: Whom a limit by address would hit for what others do: proxies, containers, this host.
 PRIVATE = (
     "127.0.0.0/8",
@@ -90,13 +79,13 @@ class ClientLimits:
     #: Networks whose addresses are not told apart.
     shared_networks: Sequence[str] = PRIVATE
     #: Messages and control frames a second of one WebSocket.
-    messages_per_s: float = 200.0
+    messages_per_s: float = 1000.0
     #: Bytes a second of one WebSocket, as they are on the wire.
-    bytes_per_s: float = 4.0 * 1024 * 1024
+    bytes_per_s: float = 16.0 * 1024 * 1024
     #: What a rate allows at once: as much as comes in so many seconds.
     burst_s: float = 10.0
     #: A WebSocket that is held back for so long without a break is closed; 0: it never is.
-    patience_s: float = 30.0
+    patience_s: float = 60.0
     #: Silence of a WebSocket's client, pings and pongs aside; then it is closed.
     idle_s: float = 0.0
     networks: tuple[Network, ...] = field(init=False, repr=False, compare=False)
@@ -117,103 +106,6 @@ class ClientLimits:
         if not self.burst_s > 0:
             raise ConfigurationError(f"burst_s must be more than 0, not {self.burst_s}")
         object.__setattr__(self, "networks", network_list(self.shared_networks))
-
-
-# Counting
-
-
-class TokenBucket:
-    """So much a second, and ``burst_s`` seconds' worth of it at once.
-
-    One number tells how full it is: the time at which it will be full again.
-    """
-
-    __slots__ = ("_burst_s", "_each_s", "full_at")
-
-    def __init__(self, per_s: float, burst_s: float) -> None:
-        self._each_s = 1 / per_s
-        # A bucket that could never hold one would never give one.
-        self._burst_s = max(burst_s, self._each_s)
-        self.full_at = -math.inf
-
-    def take(self, now: float, amount: float = 1.0) -> float:
-        """Take so much and return 0.0; or take nothing, and return the seconds until it is there.
-
-        More than the bucket can hold is never there.
-        """
-        full_at = max(self.full_at, now) + amount * self._each_s
-        wait_s = full_at - now - self._burst_s
-        # A millionth of one may be missing: the numbers are rounded.
-        if wait_s > self._each_s * 1e-6:
-            return wait_s
-        self.full_at = full_at
-        return 0.0
-
-
-class Buckets:
-    """A token bucket for each of many keys, kept for as long as it is not full."""
-
-    __slots__ = ("_burst_s", "_each_s", "_full_at", "_most")
-
-    def __init__(self, per_s: float, burst_s: float, *, most: int = MOST_ADDRESSES) -> None:
-        self._each_s = 1 / per_s
-        self._burst_s = max(burst_s, self._each_s)
-        self._most = most
-        #: Those that were taken from latest stand last.
-        self._full_at: dict[Hashable, float] = {}
-
-    def __len__(self) -> int:
-        return len(self._full_at)
-
-    def take(self, key: Hashable, now: float) -> float:
-        """Take one from the bucket of this key, as ``TokenBucket.take`` does."""
-        held = self._full_at
-        self._forget(now)
-        full_at = max(held.get(key, now), now) + self._each_s
-        wait_s = full_at - now - self._burst_s
-        if wait_s > self._each_s * 1e-6:
-            return wait_s
-        held.pop(key, None)
-        held[key] = full_at
-        return 0.0
-
-    def _forget(self, now: float) -> None:
-        """Drop two that are full again, or the oldest where there are too many."""
-        held = self._full_at
-        for _ in range(2):
-            oldest = next(iter(held), None)
-            if oldest is None or (held[oldest] > now and len(held) < self._most):
-                return
-            del held[oldest]
-
-
-class Places:
-    """So many places for each of many keys; a key without a place is forgotten."""
-
-    __slots__ = ("_limit", "_taken")
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._taken: dict[Hashable, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._taken)
-
-    def enter(self, key: Hashable) -> bool:
-        """Take a place, if there is one."""
-        taken = self._taken.get(key, 0)
-        if taken >= self._limit:
-            return False
-        self._taken[key] = taken + 1
-        return True
-
-    def leave(self, key: Hashable) -> None:
-        """Give a place back."""
-        taken = self._taken[key] - 1
-        if taken:
-            self._taken[key] = taken
-        else:
-            del self._taken[key]
 
 
 def network_list(texts: Sequence[str]) -> tuple[Network, ...]:
@@ -243,90 +135,6 @@ def address_key(host: str, shared: tuple[Network, ...] = ()) -> Hashable:
 
 
 # Telling
-
-
-class BoundedLog:
-    """Lines of a log, so many of one kind; then how many more there were.
-
-    Args:
-        logger: Where the lines go.
-        lines: Of one kind, in ``window_s`` seconds.
-        clock: Tells the seconds.
-        later: Calls a function after so many seconds, as ``loop.call_later`` does. Without it
-            the number of those left out stands before the next line of their kind.
-    """
-
-    def __init__(
-        self,
-        logger: logging.Logger,
-        *,
-        lines: int = LINES,
-        window_s: float = WINDOW_S,
-        clock: Callable[[], float] = time.monotonic,
-        later: Callable[[float, Callable[[], None]], Any] | None = None,
-    ) -> None:
-        self._logger = logger
-        self._lines = lines
-        self._window_s = window_s
-        self._clock = clock
-        self._later = later
-        self._timer: Any = None
-        #: Of each kind: when its window ends, and the lines in it, those left out included.
-        self._kinds: dict[str, tuple[float, int]] = {}
-
-    def __call__(
-        self, kind: str, message: str, *arguments: object, level: int = logging.INFO
-    ) -> None:
-        """Write a line, if there is room for one of this kind.
-
-        Kinds are few, and none is made of what a client sends. The arguments may come from
-        anywhere: text of theirs is cut off and escaped.
-        """
-        logger = self._logger
-        if not logger.isEnabledFor(level):
-            return
-        now = self._clock()
-        ends, count = self._kinds.get(kind, (0.0, 0))
-        if now >= ends:
-            self._tell(kind, count)
-            ends, count = now + self._window_s, 0
-        self._kinds[kind] = (ends, count + 1)
-        if count < self._lines:
-            shown = (printable(each) if isinstance(each, str) else each for each in arguments)
-            logger.log(level, message, *shown)
-        elif self._timer is None and self._later is not None:
-            self._timer = self._later(max(0.0, ends - now), self._due)
-
-    def close(self) -> None:
-        """Say how many were left out so far, and forget them."""
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
-        kinds, self._kinds = self._kinds, {}
-        for kind, (_, count) in kinds.items():
-            self._tell(kind, count)
-
-    def _due(self) -> None:
-        self._timer = None
-        now = self._clock()
-        for kind, (ends, count) in list(self._kinds.items()):
-            if now >= ends:
-                del self._kinds[kind]
-                self._tell(kind, count)
-        open_ = [ends for ends, count in self._kinds.values() if count > self._lines]
-        if open_ and self._later is not None:
-            self._timer = self._later(max(0.0, min(open_) - now), self._due)
-
-    def _tell(self, kind: str, count: int) -> None:
-        if count > self._lines:
-            more = f"{count - self._lines:,}"
-            self._logger.warning("%s: … and %s more in %g s", kind, more, self._window_s)
-
-
-def printable(text: str, limit: int = 500) -> str:
-    """Return text from elsewhere as it may stand in a log or a plain answer: one short line."""
-    shown = text[:limit].encode("unicode_escape").decode("ascii")
-    return f"{shown}..." if len(text) > limit else shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,7 +212,7 @@ HANDSHAKES: Final = Refusal(
 ADDRESS_HANDSHAKES: Final = Refusal(
     "handshakes_per_address",
     "this address opens too many WebSockets: open fewer a second",
-    "--handshakes-per-address",
+    "--handshakes-per-second-per-address",
     status=429,
 )
 MESSAGES: Final = Refusal(

@@ -12,10 +12,11 @@ from typing import Any, ClassVar, Protocol
 
 from ..exceptions import CloseCode
 from ..protocols.websocket import Timeouts
+from .bounded_log import BoundedLog
 from .config import Config
 from .counters import Counters
 from .endpoint import Address
-from .limits import BoundedLog, Gate, Pace, Refusals
+from .limits import Gate, Pace, Refusals
 from .turn import Turn
 from .wheel import Wheel
 
@@ -45,6 +46,13 @@ class Drainable(Protocol):
 
     #: What the connections that are open are counted as.
     protocol: ClassVar[str]
+    #: With that of the worker, its id.
+    number: int
+
+    @property
+    def peer(self) -> str:
+        """The client, as the log names it."""
+        ...
 
     def waiting(self) -> tuple[int, int, bool]:
         """Return events that wait for the application, bytes for the socket, and if it takes none.
@@ -58,6 +66,10 @@ class Drainable(Protocol):
 
         Called again, when ``Runtime.idle_until`` is past, it closes what only waits.
         """
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """End it, by the wish of somebody who looks after the server."""
         ...
 
     def abort(self) -> None:
