@@ -7,8 +7,8 @@ Rules of this file:
 - All streams write at the end of the turn, together: a frame of each in turn, in one write.
 - Nothing is acknowledged that the application has not taken, and nothing is kept for a client
   beyond 64 KiB a stream: whoever sends waits.
-- As many streams run as the limits say, ended ones included whose application goes on: a client
-  that resets its requests gets no further ones for it.
+- Of applications that go on although their client has reset the stream there are as many as
+  streams may be open, and no more: who resets requests gets no further ones for it.
 """
 
 import asyncio
@@ -340,7 +340,7 @@ class Http2Connection(asyncio.Protocol):
 
     def _open(self, stream: Http2Stream, request: RequestReceived, protocol: bytes | None) -> None:
         runtime = self._runtime
-        if len(self._tasks) >= runtime.config.http2_limits.streams:
+        if len(self._tasks) >= 2 * runtime.config.http2_limits.streams:
             self._handle(self._engine.turn_away(stream))
             return
         client, scheme = self._origin(request)
@@ -493,6 +493,11 @@ class Http2Connection(asyncio.Protocol):
         if not self._lingering:
             self._engine.drain(self._runtime.loop.time())
             self.note()
+
+    def close(self, code: int, reason: str) -> None:
+        """End, by the wish of somebody who looks after the server."""
+        del code, reason
+        self.abort()
 
     def abort(self) -> None:
         """Close at once."""
