@@ -80,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         command.print_help(sys.stderr)
         command.exit(2)
     options = command.parse_args(arguments)
+    #: For those who run the same command once more, in another process.
+    options.arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = options.run(options)
     except ConfigurationError as error:

@@ -287,6 +287,11 @@ class Arrival:
             except OSError:
                 self._end()
 
+    def close(self, code: int, reason: str) -> None:
+        """End, by the wish of somebody who looks after the server."""
+        del code, reason
+        self.abort()
+
     def abort(self) -> None:
         """Close at once."""
         if self._task is None:

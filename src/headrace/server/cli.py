@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import functools
 import gc
 import importlib
 import importlib.util
@@ -11,7 +12,7 @@ import logging.handlers
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ..exceptions import ConfigurationError
@@ -29,7 +30,12 @@ from .running import ending_at_once, new_event_loop
 from .running import run as run_server
 from .runtime import ASGIApplication
 from .server import Server
+from .single import Single
+from .supervisor import Supervisor, command_of
+from .systemd import Notifier, listening_fds
 from .tls import Tls
+from .watching import Watch, keep_current
+from .worker_process import Post, Worker
 from .wsgi import WsgiApplication
 
 __all__ = ["load", "register", "run"]
@@ -67,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
     That is 0 after a stop, and 1 where the application could not start. Raises
     ConfigurationError for what can't be as the options want it.
     """
+    post = Post.take(os.environ)
     settings = resolve(options, os.environ)
     if settings["application"] is None and getattr(options, "access_log", None):
         # `--access-log` without a value, and in front of the application.
@@ -80,17 +87,70 @@ def run(options: argparse.Namespace) -> int:
             f"no application is named, as mysite.asgi:application\nusage: {USAGE}"
         )
     with ending_at_once():
+        if post is not None:
+            post.bind_fate()
         _configure_logging(settings)
+        if post is not None:
+            return _work(settings, post)
         for warning in settings.warnings:
             logger.warning("%s", warning)
-        sys.path.insert(0, os.path.abspath(settings["app-dir"]))
-        app = _application(settings)
+        notifier = Notifier(os.environ)
+        handed = listening_fds(os.environ)
+        for name, fd in handed:
+            logger.debug("systemd has handed over socket %d, named %r", fd, name)
+        inherited = [fd for _, fd in handed]
+        if settings["reload"] or settings["workers"] or _replaces_workers(settings):
+            return _supervise(settings, options.arguments, inherited, notifier)
+        single = Single(settings["control-socket"], notifier)
         try:
-            _run(app, _config(settings), debug=settings["verbosity"] >= 3)
-        except LifespanFailed as error:
-            print(f"headrace: {error}", file=sys.stderr)
-            return 1
-    return 0
+            return _serve(settings, inherited, single)
+        finally:
+            single.close()
+
+
+def _replaces_workers(settings: Settings) -> bool:
+    return any(
+        settings[name]
+        for name in ("worker-max-age", "worker-max-requests", "worker-max-memory-bytes")
+    )
+
+
+def _serve(settings: Settings, inherited: Sequence[int], single: Single) -> int:
+    """Serve in this process alone."""
+    app = _imported(settings)
+    config = _config(settings, inherited)
+    return _run(Server(app, config), single, debug=settings["verbosity"] >= 3)
+
+
+def _work(settings: Settings, post: Post) -> int:
+    """Serve as a worker."""
+    app = _imported(settings)
+    server = Server(app, post.config(_config(settings, post.sockets)))
+    return _run(server, Worker(post), debug=settings["verbosity"] >= 3)
+
+
+def _supervise(
+    settings: Settings, arguments: Sequence[str], inherited: Sequence[int], notifier: Notifier
+) -> int:
+    """See to it that workers serve."""
+    beside = None
+    if settings["reload"]:
+        folders = settings["reload-dir"] or [settings["app-dir"]]
+        watch = Watch(folders, settings["reload-include"], settings["reload-exclude"])
+        beside = functools.partial(keep_current, watch=watch)
+    supervisor = Supervisor(
+        command_of(arguments),
+        _config(settings, inherited, imports=False),
+        notifier=notifier,
+        beside=beside,
+    )
+    with asyncio.Runner() as runner:
+        return runner.run(supervisor.run())
+
+
+def _imported(settings: Settings) -> ASGIApplication:
+    sys.path.insert(0, os.path.abspath(settings["app-dir"]))
+    return _application(settings)
 
 
 def _application(settings: Settings) -> ASGIApplication:
@@ -193,24 +253,30 @@ def _dotted(path: str) -> tuple[str, str] | None:
     return (module_name, name) if module_name and found is None else None
 
 
-def _run(app: ASGIApplication, config: Config, *, debug: bool) -> None:
-    server = Server(app, config)
+def _run(server: Server, beside: Single | Worker, *, debug: bool) -> int:
     # What was imported lives as long as the process: a full garbage collection, which stops
     # every connection, need not walk through it again and again.
     gc.collect()
     gc.freeze()
     with asyncio.Runner(debug=debug or None, loop_factory=new_event_loop) as runner:
+        loop = runner.get_loop()
+        beside.attend(server, loop)
         try:
-            run_server(server, runner.get_loop())
+            run_server(server, loop, signals=isinstance(beside, Single), started=beside.started)
+        except LifespanFailed as error:
+            print(f"headrace: {error}", file=sys.stderr)
+            return 1
         finally:
-            if isinstance(app, WsgiApplication):
-                app.close()
+            loop.run_until_complete(beside.ended())
+            if isinstance(server.app, WsgiApplication):
+                server.app.close()
         if server.hurried and _threads_left():
             # Python would wait for them, and nothing can end a thread that blocks.
             logger.warning("threads of the application are still at work: the process ends")
             logging.shutdown()
             sys.stdout.flush()
             os._exit(0)
+    return 0
 
 
 def _threads_left() -> bool:
@@ -257,13 +323,20 @@ def _opened(path: str, where: str) -> logging.Handler:
         raise ConfigurationError(f"{where} {path}: {reason}") from None
 
 
-def _config(settings: Settings) -> Config:
-    extensions: list[ExtensionFactory] = [
-        _extension(settings, path) for path in settings["extension"]
-    ]
+def _config(settings: Settings, inherited: Sequence[int] = (), *, imports: bool = True) -> Config:
+    """Return what the settings say.
+
+    Args:
+        settings: These.
+        inherited: Sockets to listen on where the settings name no place.
+        imports: Whether what is named by a module is imported.
+    """
+    extensions: list[ExtensionFactory] = []
+    if imports:
+        extensions += [_extension(settings, path) for path in settings["extension"]]
     if settings["compression"]:
         extensions.append(DeflateFactory())
-    first, *also = _endpoints(settings)
+    first, *also = _endpoints(settings, inherited)
     more: dict[str, Any] = {
         "host": first.host,
         "port": first.port,
@@ -282,7 +355,7 @@ def _config(settings: Settings) -> Config:
     return settings.config(more)
 
 
-def _endpoints(settings: Settings) -> list[Endpoint]:
+def _endpoints(settings: Settings, inherited: Sequence[int]) -> list[Endpoint]:
     """Return every place that the settings name, or the one that nobody needs to."""
     endpoints = []
     speaks: dict[str, Any] = {"tls": _tls(settings), "proxy_protocol": settings["proxy-protocol"]}
@@ -295,6 +368,9 @@ def _endpoints(settings: Settings) -> list[Endpoint]:
             endpoints.append(Endpoint.from_twisted(text))
         except ConfigurationError as error:
             raise ConfigurationError(f"{settings.where('endpoint')}: {error}") from None
+    nowhere = not endpoints and not settings.given("bind") and not settings.given("port")
+    if nowhere and inherited:
+        return [Endpoint(fd=fd, **speaks) for fd in inherited]
     if settings.given("bind") or settings.given("port") or not endpoints:
         endpoints.insert(0, Endpoint(host=settings["bind"], port=settings["port"], **speaks))
     return endpoints

@@ -545,6 +545,21 @@ class Connection(asyncio.Protocol):
         poll.register(sock.fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
+    @property
+    def sent_bytes(self) -> int:
+        """How much the client was sent."""
+        return self._outbox.sent_bytes
+
+    @property
+    def task(self) -> "asyncio.Task[None] | None":
+        """The application's, while a request is under way."""
+        return None if self._exchange is None else self._exchange.task
+
+    def close(self, code: int, reason: str) -> None:
+        """End, by the wish of somebody who looks after the server; HTTP/1.1 has no word for it."""
+        del code, reason
+        self.abort()
+
     def abort(self) -> None:
         """Close at once."""
         self._transport.abort()

@@ -267,6 +267,18 @@ class ControlServer:
         if in_directory:
             _remove_stale(Path(self.path).parent)
         self._socket, self._inode = _bind(self.path)
+        logger.debug("the control socket is %s", self.path)
+
+    @classmethod
+    def open(cls, path: str | None, handler: Handler) -> "ControlServer | None":
+        """Return one; None, and a line of the log, where nobody asked for it and it can't be."""
+        try:
+            return cls(path, handler)
+        except ConfigurationError as error:
+            if path is not None:
+                raise
+            logger.warning("%s; until then nobody can ask this server what it does", error)
+            return None
 
     async def start(self) -> None:
         """Answer from now on."""
@@ -396,8 +408,16 @@ def runtime_directory() -> Path:
     root = next((root for root in _ROOTS if os.access(root, os.W_OK | os.X_OK)), _ROOTS[-1])
     path = Path(root, f"headrace-{os.geteuid()}", "servers")
     for each in (path.parent, path):
-        with contextlib.suppress(FileExistsError):
-            each.mkdir(0o700)
+        try:
+            each.mkdir(0o700, exist_ok=True)
+        except FileExistsError:
+            pass  # no directory: that is looked at now
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ConfigurationError(
+                f"cannot make the directory {each} for control sockets: {reason}; name a path "
+                "elsewhere with --control-socket"
+            ) from None
         _require_private(each)
     return path
 

@@ -8,6 +8,7 @@ Rules of this file:
   done, the rest is refused with a word about what does it instead.
 """
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -118,8 +119,13 @@ def _fd(fileno: str) -> Endpoint:
     return Endpoint(fd=int(fileno))
 
 
-def _systemd(domain: str = "", index: str = "0") -> Endpoint:
+def _systemd(domain: str = "", index: str = "0", name: str = "") -> Endpoint:
     del domain
+    if name:
+        names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+        if name not in names:
+            raise ValueError(f"systemd has handed over no socket named {name!r}, but {names}")
+        return Endpoint(fd=SYSTEMD_FIRST_FD + names.index(name))
     return Endpoint(fd=SYSTEMD_FIRST_FD + int(index))
 
 

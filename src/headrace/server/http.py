@@ -157,6 +157,11 @@ class Exchange(Inbox):
         """The client, as the log names it: behind a proxy, each request has its own."""
         return peer_name(self._client)
 
+    @property
+    def task(self) -> "asyncio.Task[None] | None":
+        """The application's."""
+        return self._task
+
     def start(self, scope: Scope) -> asyncio.Task[None]:
         """Run the application."""
         task = self._task = self._runtime.run(self._run(scope))

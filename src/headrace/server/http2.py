@@ -499,6 +499,11 @@ class Http2Connection(asyncio.Protocol):
         del code, reason
         self.abort()
 
+    def close(self, code: int, reason: str) -> None:
+        """End, by the wish of somebody who looks after the server."""
+        del code, reason
+        self.abort()
+
     def abort(self) -> None:
         """Close at once."""
         self._transport.abort()

@@ -42,7 +42,12 @@ TABLE = "tool.headrace"
 FILE = "pyproject.toml"
 
 #: Variables that are no settings of the server, and mean something elsewhere.
-OTHER_VARIABLES = {"HEADRACE_DEFAULT_LAYER", "HEADRACE_PURE"}
+OTHER_VARIABLES = {
+    "HEADRACE_CONTROL",
+    "HEADRACE_DEFAULT_LAYER",
+    "HEADRACE_PURE",
+    "HEADRACE_WORKER",
+}
 
 
 # What a value may be
@@ -130,6 +135,13 @@ MODE = Kind("octal digits, as 660", _mode, "MODE", "{:o}".format)
 LIST = Kind("text with commas between, or a list of text", _list)
 #: In the log (true), nowhere (false), on a standard stream ('' and -), or in a file.
 LOG = Kind("a file, -, true or false", _place_of_a_log, "FILE")
+
+
+def _processes(value: Any) -> int | str:
+    return "auto" if value == "auto" else _whole(value, 0)
+
+
+PROCESSES = Kind("a whole number, 0 or more, or auto", _processes, "N")
 
 
 def choice(of: type[StrEnum] | Sequence[Any], others: Mapping[str, Any] | None = None) -> Kind:
@@ -236,6 +248,8 @@ def _default_of(path: str) -> Any:
 
 
 APPLICATION = "the application"
+WORKERS = "workers (seconds and bytes)"
+DEVELOPMENT = "development"
 LISTEN = "where to listen: at each place that is named"
 TLS = "TLS: at --port, --uds and --fd; an --endpoint has its own (ssl:)"
 LOGS = "the log"
@@ -287,6 +301,90 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
             TIME,
             "seconds that a stop waits for what is under way",
             "shutdown_timeout_s",
+        ),
+        Option(
+            "close-rate",
+            RATE,
+            "WebSockets that a stop closes in a second; 0: all at once",
+            "close_rate",
+        ),
+        Option(
+            "idle-grace",
+            TIME,
+            "seconds that a stop lets connections wait for a request that may be on its way",
+            "idle_grace_s",
+        ),
+    ),
+    WORKERS: (
+        Option(
+            "workers",
+            PROCESSES,
+            "processes that serve; auto: one for each processor; default: this one alone",
+            "workers.count",
+        ),
+        Option(
+            "worker-timeout",
+            TIME,
+            "that a worker may hang before it is ended; 0: for ever",
+            "workers.timeout_s",
+        ),
+        Option(
+            "worker-start-timeout",
+            TIME,
+            "for a worker to start; 0: no end",
+            "workers.start_timeout_s",
+        ),
+        Option(
+            "worker-max-age",
+            TIME,
+            "after which a worker is replaced; 0: never",
+            "workers.max_age_s",
+        ),
+        Option(
+            "worker-max-requests",
+            LIMIT,
+            "after which a worker is replaced; 0: never",
+            "workers.max_requests",
+        ),
+        Option(
+            "worker-max-memory-bytes",
+            LIMIT,
+            "of memory beyond which a worker is replaced; 0: never",
+            "workers.max_memory_bytes",
+        ),
+        Option(
+            "control-socket",
+            TEXT,
+            "where the server answers `headrace top`; default: in a private folder",
+            "control_socket",
+            metavar="PATH",
+        ),
+    ),
+    DEVELOPMENT: (
+        Option("reload", TRUTH, "start anew when a file changes", default=False),
+        Option(
+            "reload-dir",
+            TEXT,
+            "a folder to watch; repeatable; default: --app-dir",
+            default=(),
+            metavar="FOLDER",
+            repeatable=True,
+        ),
+        Option(
+            "reload-include",
+            TEXT,
+            "files to watch, beside *.py, as *.html; repeatable",
+            default=(),
+            metavar="PATTERN",
+            repeatable=True,
+        ),
+        Option(
+            "reload-exclude",
+            TEXT,
+            "files and folders to leave out, as generated/*; repeatable",
+            default=(),
+            metavar="PATTERN",
+            repeatable=True,
         ),
     ),
     LISTEN: (

@@ -72,6 +72,10 @@ class Server:
         self.config = config if config is not None else Config()
         #: The close code and reason that a stop sends to WebSockets.
         self.farewell: tuple[int, str] = (CloseCode.GOING_AWAY, "the server is stopping")
+        #: The number of this process among the workers; 0: it is the only one.
+        self.worker = 0
+        #: Connections of this process have numbers beyond this one.
+        self.numbers_from = 0
         #: WebSockets that a stop closes in a second; 0: all at once.
         self.close_rate = 0.0
         #: How long a stop lets connections wait for a request that may be on its way.
@@ -144,6 +148,26 @@ class Server:
         return take(self._runtime, self._probe)
 
     @property
+    def runtime(self) -> Runtime:
+        """What all connections share."""
+        assert self._runtime is not None, "the server has not been started"
+        return self._runtime
+
+    @property
+    def has_started(self) -> bool:
+        """Whether clients are served, or were until the stop began."""
+        return self._runtime is not None and self._runtime.serving
+
+    async def until_ending(self) -> None:
+        """Wait until ``serve()`` is told to stop."""
+        await self._signal.wait()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether ``serve()`` was told to stop."""
+        return self._signal.is_set()
+
+    @property
     def hurried(self) -> bool:
         """Whether the stop did not wait for all that was under way."""
         return self._hurry.is_set()
@@ -160,7 +184,13 @@ class Server:
         if self.config.health_path:
             app = with_health_path(app, self.config.health_path, self._why_unready)
         runtime = self._runtime = Runtime(
-            app=app, config=self.config, loop=loop, turn=Turn(loop), wheel=Wheel(loop)
+            app=app,
+            config=self.config,
+            loop=loop,
+            turn=Turn(loop),
+            wheel=Wheel(loop),
+            worker=self.worker,
+            numbered=self.numbers_from,
         )
         lifespan = self._lifespan = LifespanTask(self.app, self.config.lifespan)
         try:
@@ -406,12 +436,14 @@ class Server:
         try:
             if await self._start_unless_signalled():
                 for address in self.addresses:
-                    logger.info("Headrace listens on %s", address)
+                    # A supervisor says it for all of its workers.
+                    level = logging.DEBUG if self.worker else logging.INFO
+                    logger.log(level, "Headrace listens on %s", address)
                 if started is not None:
                     started()
                 await self._signal.wait()
                 await self.stop()
-            logger.info("Headrace has stopped")
+            logger.log(logging.DEBUG if self.worker else logging.INFO, "Headrace has stopped")
         finally:
             for number in numbers:
                 loop.remove_signal_handler(number)

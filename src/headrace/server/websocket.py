@@ -910,6 +910,18 @@ class WebSocketStream(Inbox):
         if self.phase is OPEN:
             self._close(*self._runtime.farewell)
 
+    @property
+    def task(self) -> "asyncio.Task[None] | None":
+        """The application's."""
+        return self._task
+
+    def close(self, code: int, reason: str) -> None:
+        """Close, by the wish of somebody who looks after the server."""
+        if self.phase is OPEN:
+            self._close(code, reason)
+        else:
+            self.abort()
+
     def abort(self) -> None:
         """Close at once, and end the application's task."""
         self._abort()
