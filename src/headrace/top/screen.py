@@ -19,6 +19,7 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.coordinate import Coordinate
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Label, OptionList, Static
 from textual.widgets.option_list import Option
@@ -112,6 +113,19 @@ class Choice(ModalScreen[str]):
         self.dismiss(self._servers[int(event.option.id or 0)])
 
 
+class Places:
+    """The widgets of the view: held here, for a search looks in the foremost screen alone."""
+
+    def __init__(self) -> None:
+        self.title = Static("headrace", id="title", markup=False)
+        self.state = Static("connecting …", id="state", markup=False)
+        self.summary = Static("", id="summary", markup=False)
+        self.workers = _widget("workers", WORKERS)
+        self.connections = _widget("connections", CONNECTIONS)
+        self.groups = _widget("groups", GROUPS)
+        self.handlers = _widget("handlers", HANDLERS)
+
+
 class Top(App[int]):
     """A running server."""
 
@@ -153,33 +167,35 @@ class Top(App[int]):
         self._rows: list[dict[str, Any]] = []
         self._meter = Meter()
         self._link: control.Link | None = None
+        self._places = Places()
 
     def compose(self) -> ComposeResult:
         """Lay it out."""
-        yield Static("headrace", id="title", markup=False)
-        yield Static("connecting …", id="state", markup=False)
-        yield Static("", id="summary", markup=False)
-        yield self._table("workers", WORKERS)
-        yield self._table("connections", CONNECTIONS)
+        yield self._places.title
+        yield self._places.state
+        yield self._places.summary
+        yield self._places.workers
+        yield self._places.connections
         with Horizontal(id="lower"):
-            yield self._table("groups", GROUPS)
-            yield self._table("handlers", HANDLERS)
+            yield self._places.groups
+            yield self._places.handlers
         yield Footer(show_command_palette=False)
-
-    def _table(self, identity: str, table: Table) -> DataTable[Text]:
-        widget: DataTable[Text] = DataTable(id=identity, cursor_type="row", zebra_stripes=True)
-        widget.border_title = table.name
-        for column in table.columns:
-            head = Text(column.head, justify="right" if column.is_number else "left")
-            widget.add_column(head, key=column.head)
-        return widget
 
     def on_mount(self) -> None:
         """Begin."""
         loop = asyncio.get_running_loop()
         for each in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(each, self.exit, 128 + each)
-        self.query_one("#connections").focus()
+        for widget, table in (
+            (self._places.workers, WORKERS),
+            (self._places.connections, CONNECTIONS),
+            (self._places.groups, GROUPS),
+            (self._places.handlers, HANDLERS),
+        ):
+            for column in table.columns:
+                head = Text(column.head, justify="right" if column.is_number else "left")
+                widget.add_column(head, key=column.head)
+        self._places.connections.focus()
         self._show_order()
         if self._path is None:
             self.push_screen(Choice(self._servers), self._chosen)
@@ -218,12 +234,12 @@ class Top(App[int]):
         self._show(figures)
 
     def _show(self, figures: Figures) -> None:
-        self.query_one("#title", Static).update(title(figures))
+        self._places.title.update(title(figures))
         self._say(f"live, every {self._interval_s:g} s")
-        self.query_one("#summary", Static).update("\n".join(named(row) for row in summary(figures)))
-        self._fill("workers", WORKERS, figures.workers)
-        self._fill("groups", GROUPS, figures.groups)
-        self._fill("handlers", HANDLERS, figures.handlers)
+        self._places.summary.update("\n".join(named(row) for row in summary(figures)))
+        _fill(self._places.workers, WORKERS, figures.workers)
+        _fill(self._places.groups, GROUPS, figures.groups)
+        _fill(self._places.handlers, HANDLERS, figures.handlers)
         self._show_connections()
 
     def _show_connections(self) -> None:
@@ -232,34 +248,16 @@ class Top(App[int]):
         descending = self._descending != (self._order == "since")
         valued.sort(key=lambda row: row[self._order], reverse=descending)
         rest = [row for row in self._rows if row.get(self._order) is None]
-        self._fill("connections", CONNECTIONS, [*valued, *rest])
-
-    def _fill(self, identity: str, table: Table, rows: Sequence[Any]) -> None:
-        """Write rows where others stand: what somebody looks at stays where it is."""
-        widget: DataTable[Text] = self.query_one(f"#{identity}", DataTable)
-        while widget.row_count > len(rows):
-            widget.remove_row(widget.coordinate_to_cell_key((widget.row_count - 1, 0)).row_key)  # type: ignore[arg-type]
-        for number, row in enumerate(rows):
-            cells = [
-                Text(text, justify="right" if column.is_number else "left")
-                for column, text in zip(table.columns, table.cells(row), strict=True)
-            ]
-            if number == widget.row_count:
-                widget.add_row(*cells)
-                continue
-            for place, cell in enumerate(cells):
-                if widget.get_cell_at((number, place)) != cell:  # type: ignore[arg-type]
-                    widget.update_cell_at((number, place), cell, update_width=True)  # type: ignore[arg-type]
+        _fill(self._places.connections, CONNECTIONS, [*valued, *rest])
 
     def _say(self, text: str, *, trouble: bool = False) -> None:
-        state = self.query_one("#state", Static)
-        state.update(clean(text))
-        state.set_class(trouble, "trouble")
+        self._places.state.update(clean(text))
+        self._places.state.set_class(trouble, "trouble")
 
     def _show_order(self) -> None:
         head = next(each.head for each in CONNECTIONS.columns if each.order == self._order)
         arrow = "▼" if self._descending else "▲"
-        self.query_one("#connections").border_title = f"{CONNECTIONS.name}, by {head} {arrow}"
+        self._places.connections.border_title = f"{CONNECTIONS.name}, by {head} {arrow}"
 
     # Keys
 
@@ -284,6 +282,32 @@ class Top(App[int]):
     def action_help(self) -> None:
         """Say what the keys do."""
         self.push_screen(Help())
+
+
+def _widget(identity: str, table: Table) -> DataTable[Text]:
+    """Return the widget of a table, without rows."""
+    widget: DataTable[Text] = DataTable(id=identity, cursor_type="row", zebra_stripes=True)
+    widget.border_title = table.name
+    return widget
+
+
+def _fill(widget: DataTable[Text], table: Table, rows: Sequence[Any]) -> None:
+    """Write rows where others stand: what somebody looks at stays where it is."""
+    while widget.row_count > len(rows):
+        last = widget.coordinate_to_cell_key(Coordinate(widget.row_count - 1, 0))
+        widget.remove_row(last.row_key)
+    for number, row in enumerate(rows):
+        cells = [
+            Text(text, justify="right" if column.is_number else "left")
+            for column, text in zip(table.columns, table.cells(row), strict=True)
+        ]
+        if number == widget.row_count:
+            widget.add_row(*cells)
+            continue
+        for place, cell in enumerate(cells):
+            at = Coordinate(number, place)
+            if widget.get_cell_at(at) != cell:
+                widget.update_cell_at(at, cell, update_width=True)
 
 
 def watch(servers: Sequence[str], interval_s: float) -> int:
