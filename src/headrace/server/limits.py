@@ -32,6 +32,7 @@ __all__ = [
     "LOOK_EVERY",
     "MESSAGES",
     "REFUSING",
+    "Answer",
     "ClientLimits",
     "Gate",
     "Pace",
@@ -41,7 +42,8 @@ __all__ = [
     "network_list",
 ]
 
-Headers = list[tuple[bytes, bytes]]
+#: What answers a request: takes the status, a sentence, and headers.
+Answer = Callable[[int, str, list[tuple[bytes, bytes]]], object]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: Whom a limit by address would hit for what others do: proxies, containers, this host.
@@ -172,7 +174,7 @@ class Refusals:
         self,
         refusal: Refusal,
         peer: str,
-        answer: Callable[[int, str, Headers], object],
+        answer: Answer,
         *,
         wait_s: float = 0.0,
     ) -> None:

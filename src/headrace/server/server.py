@@ -278,6 +278,7 @@ class Server:
             remaining_s = max(CANCELLED_S, deadline - runtime.loop.time())
             await self._wait(self._lifespan.stop(timeout_s=remaining_s), None)
         runtime.wheel.close()
+        runtime.log.close()
         if self._probe is not None:
             self._last = self.snapshot()
             self._probe.stop()
