@@ -14,6 +14,7 @@ Rules of this file:
   itself. Snapshots add up: over the workers of a server, and those that have ended.
 """
 
+import contextvars
 import heapq
 import re
 from bisect import bisect_left
@@ -34,6 +35,8 @@ __all__ = [
     "Reading",
     "Snapshot",
     "conditions",
+    "connection_id",
+    "current_number",
     "label_text",
     "labels_of",
     "process",
@@ -194,6 +197,8 @@ class Instruments:
     """A set of instruments: those of a process, or of one server in it."""
 
     def __init__(self) -> None:
+        #: The number of this process among the workers of its server; 0: it is the only one.
+        self.worker = 0
         self._help: dict[str, str] = {}
         self._cells: dict[str, Cell] = {}
         self._families: dict[str, Family] = {}
@@ -293,6 +298,19 @@ def _named(labels: tuple[str, ...], key: Key) -> dict[str, str]:
 
 #: The instruments of this process: layers, consumers, threads, and those of the application.
 process = Instruments()
+
+
+#: The number of the connection that this code runs for: its task, and what that has started.
+current_number: contextvars.ContextVar[int] = contextvars.ContextVar("headrace_connection")
+
+
+def connection_id() -> str | None:
+    """Return the id of the connection that this code runs for; None: for none of our server's.
+
+    It is the id that the log, the operations page and ``headrace top`` show.
+    """
+    number = current_number.get(0)
+    return f"{process.worker}-{number}" if number else None
 
 
 class Conditions:

@@ -18,9 +18,9 @@ from typing import Any, ClassVar, Final
 
 from ..exceptions import RemoteProtocolError
 from ..protocols.proxy_protocol import ProxyHeader, ProxyHeaderParser
-from .asgi import peer_name
 from .connection import Connection, address_of_peer
 from .endpoint import Address, Endpoint
+from .identity import Peer, peer_of
 from .limits import Refusal
 from .runtime import Runtime
 from .tls import Credentials
@@ -123,7 +123,7 @@ class Arrivals:
         if refusal is None and self.proxied is not None and not self.proxied.believes(peer):
             refusal = _UNTRUSTED
         if refusal is not None:
-            runtime.refusals.note(refusal, peer_name(peer))
+            runtime.refusals.note(refusal, peer_of(peer, runtime.worker, 0))
             sock.close()
             return
         sock.setblocking(False)
@@ -162,9 +162,9 @@ class Arrival:
         runtime.loop.add_reader(sock, self._look)
 
     @property
-    def peer(self) -> str:
+    def peer(self) -> Peer:
         """The client, as the log names it."""
-        return peer_name(self.peer_address)
+        return peer_of(self.peer_address, self._arrivals.runtime.worker, self.number)
 
     # What it says
 

@@ -23,7 +23,6 @@ __all__ = [
     "http_scope",
     "message_type",
     "outgoing_headers",
-    "peer_name",
     "printable",
     "refusal_level",
     "refusal_status",
@@ -173,11 +172,6 @@ def message_type(message: Message) -> str:
     if not isinstance(type_, str):
         raise LocalProtocolError(f"the 'type' of an ASGI message is a str, not {type_!r:.100}")
     return type_
-
-
-def peer_name(client: Address | None) -> str:
-    """Return the client as the log names it."""
-    return "{}:{}".format(*client) if client else "unix"
 
 
 def unexpected(message: Message, *, state: str, expected: str) -> LocalProtocolError:

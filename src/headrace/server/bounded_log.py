@@ -64,7 +64,7 @@ class BoundedLog:
             ends, count = now + self._window_s, 0
         self._kinds[kind] = (ends, count + 1)
         if count < self._lines:
-            shown = (printable(each) if isinstance(each, str) else each for each in arguments)
+            shown = (printable(each) if type(each) is str else each for each in arguments)
             logger.log(level, message, *shown)
         elif self._timer is None and self._later is not None:
             self._timer = self._later(max(0.0, ends - now), self._due)

@@ -32,9 +32,10 @@ from ..protocols.http1 import (
     RequestReceived,
     State,
 )
-from .asgi import http_scope, peer_name, websocket_scope
+from .asgi import http_scope, websocket_scope
 from .counters import reason_of
 from .http import Exchange, log_access
+from .identity import Peer, peer_of
 from .limits import DESCRIPTORS, LOOK_EVERY, REFUSING, Refusal
 from .outbox import Outbox
 from .runtime import Address, Runtime
@@ -109,9 +110,9 @@ class Connection(asyncio.Protocol):
         self._refused = False
 
     @property
-    def peer(self) -> str:
+    def peer(self) -> Peer:
         """The client, as the log names it."""
-        return peer_name(self._client)
+        return peer_of(self._client, self._runtime.worker, self.number)
 
     # From the transport
 
@@ -333,7 +334,9 @@ class Connection(asyncio.Protocol):
         runtime.counters.requests += 1
         client, scheme = self._origin(request)
         if (refusal := self._enter_request(client)) is not None:
-            runtime.refusals.request(refusal, peer_name(client), self._engine.refuse)
+            runtime.refusals.request(
+                refusal, peer_of(client, runtime.worker, self.number), self._engine.refuse
+            )
             return
         scope = http_scope(request, runtime, scheme=scheme, client=client, server=self._server)
         if self.tls is not None:
@@ -396,7 +399,7 @@ class Connection(asyncio.Protocol):
                 raise HandshakeError("a WebSocket's handshake has no body: send none")
         except HandshakeError as error:
             runtime.refusals.count("bad_handshake")
-            peer = peer_name(client)
+            peer = peer_of(client, runtime.worker, self.number)
             what = "%s: handshake refused with %d: %s"
             runtime.log("bad_handshake", what, peer, error.status, str(error))
             log_access(runtime, peer, request, error.status)
@@ -408,7 +411,9 @@ class Connection(asyncio.Protocol):
         if self._holds_back(client):
             self.after()
             return
-        opening = _Http1Opening(runtime, engine, handshake, self._outbox, request, client)
+        opening = _Http1Opening(
+            runtime, engine, handshake, self._outbox, request, client, self.number
+        )
         stream = WebSocketStream(runtime, self._transport, self._outbox, opening, client=client)
         stream.number = self.number
         stream.place = self._request_place if self._place is None else self._place
@@ -441,7 +446,12 @@ class Connection(asyncio.Protocol):
         if held is None:
             return False
         refusal, wait_s = held
-        runtime.refusals.request(refusal, peer_name(client), self._engine.refuse, wait_s=wait_s)
+        runtime.refusals.request(
+            refusal,
+            peer_of(client, runtime.worker, self.number),
+            self._engine.refuse,
+            wait_s=wait_s,
+        )
         return True
 
     # The end
@@ -602,6 +612,7 @@ class _Http1Opening:
         "_request",
         "_runtime",
         "_status",
+        "number",
     )
 
     def __init__(
@@ -612,7 +623,9 @@ class _Http1Opening:
         outbox: Outbox,
         request: RequestReceived,
         client: Address | None,
+        number: int,
     ) -> None:
+        self.number = number
         self._request = request
         self._client = client
         self._status = 0
@@ -657,7 +670,8 @@ class _Http1Opening:
 
     def _log(self, status: int) -> None:
         if self._runtime.config.access_log:
-            log_access(self._runtime, peer_name(self._client), self._request, status)
+            peer = peer_of(self._client, self._runtime.worker, self.number)
+            log_access(self._runtime, peer, self._request, status)
 
 
 def _chose_http2(transport: asyncio.BaseTransport) -> bool:

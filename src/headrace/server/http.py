@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..exceptions import LocalProtocolError
 from ..protocols.http1 import RequestReceived
@@ -22,16 +22,16 @@ from .asgi import (
     comes_of_disconnect,
     message_type,
     outgoing_headers,
-    peer_name,
     printable,
     refusal_level,
     refusal_status,
     unexpected,
 )
+from .identity import Peer, peer_of
 from .inbox import Inbox
 from .runtime import Address, Message, Runtime, Scope
 
-__all__ = ["Exchange", "log_access"]
+__all__ = ["Exchange", "RequestLine", "log_access"]
 
 Field = tuple[bytes, bytes]
 
@@ -44,6 +44,11 @@ BODY_BYTES = 64 * 1024
 
 class Carrier(Protocol):
     """The connection that an exchange happens on."""
+
+    @property
+    def number(self) -> int:
+        """With that of the worker, its id."""
+        ...
 
     def go_on(self) -> None:
         """Read what was left unread."""
@@ -153,9 +158,9 @@ class Exchange(Inbox):
         return self.waiting_bytes >= BODY_BYTES
 
     @property
-    def peer(self) -> str:
+    def peer(self) -> Peer:
         """The client, as the log names it: behind a proxy, each request has its own."""
-        return peer_name(self._client)
+        return peer_of(self._client, self._runtime.worker, self._connection.number)
 
     @property
     def task(self) -> "asyncio.Task[None] | None":
@@ -164,7 +169,7 @@ class Exchange(Inbox):
 
     def start(self, scope: Scope) -> asyncio.Task[None]:
         """Run the application."""
-        task = self._task = self._runtime.run(self._run(scope))
+        task = self._task = self._runtime.run(self._run(scope), number=self._connection.number)
         return task
 
     # From the connection
@@ -363,25 +368,57 @@ class Exchange(Inbox):
         counters = runtime.counters
         counters.statuses[status // 100] += 1
         counters.durations.observe(duration_s)
-        config = runtime.config
-        if config.access_log:
-            log_access(runtime, self.peer, request, status, self._began)
-        if config.watcher is not None:
-            config.watcher.request(self.peer, request, status, duration_s)
+        if runtime.config.access_log and access_logger.isEnabledFor(logging.INFO):
+            log_access(runtime, self.peer, request, status, duration_s)
+        if (watcher := runtime.config.watcher) is not None:
+            watcher.request(self.peer, request, status, duration_s)
+
+
+class RequestLine:
+    """What was asked for, as a line of the log has it; in a structured log, in its parts."""
+
+    __slots__ = ("duration_s", "request", "status")
+
+    def __init__(
+        self, request: RequestReceived, status: int, duration_s: float | None = None
+    ) -> None:
+        self.request = request
+        self.status = status
+        self.duration_s = duration_s
+
+    def __str__(self) -> str:
+        """Return the request line."""
+        return f"{_named(self.request)} HTTP/{self.request.http_version}"
+
+    def parts(self) -> dict[str, Any]:
+        """Return what a structured log says of it."""
+        request = self.request
+        parts: dict[str, Any] = {
+            "method": request.method,
+            "path": printable(request.target.decode("latin-1")),
+            "http_version": request.http_version,
+            "status": self.status,
+        }
+        if self.duration_s is not None:
+            parts["duration_ms"] = round(self.duration_s * 1000, 3)
+        return parts
 
 
 def log_access(
-    runtime: Runtime, peer: str, request: RequestReceived, status: int, began: float | None = None
+    runtime: Runtime,
+    peer: str,
+    request: RequestReceived,
+    status: int,
+    duration_s: float | None = None,
 ) -> None:
     """Write the access log's line for one request."""
     if not (runtime.config.access_log and access_logger.isEnabledFor(logging.INFO)):
         return
-    line = f"{_named(request)} HTTP/{request.http_version}"
-    if began is None:
+    line = RequestLine(request, status, duration_s)
+    if duration_s is None:
         access_logger.info('%s "%s" %d', peer, line, status)
     else:
-        duration_ms = (time.monotonic() - began) * 1000
-        access_logger.info('%s "%s" %d %.1f ms', peer, line, status, duration_ms)
+        access_logger.info('%s "%s" %d %.1f ms', peer, line, status, duration_s * 1000)
 
 
 def _named(request: RequestReceived) -> str:

@@ -32,9 +32,10 @@ from ..protocols.http2 import (
     StreamOpened,
     StreamReset,
 )
-from .asgi import http_scope, peer_name, websocket_scope
+from .asgi import http_scope, websocket_scope
 from .counters import reason_of
 from .http import Exchange, log_access
+from .identity import Peer, peer_of
 from .limits import Refusal
 from .outbox import HIGH_WATER_BYTES, Outbox
 from .runtime import Address, Runtime
@@ -148,9 +149,9 @@ class Http2Connection(asyncio.Protocol):
         )
 
     @property
-    def peer(self) -> str:
+    def peer(self) -> Peer:
         """The client, as the log names it."""
-        return peer_name(self._client)
+        return peer_of(self._client, self._runtime.worker, self.number)
 
     @property
     def paused(self) -> bool:
@@ -380,7 +381,7 @@ class Http2Connection(asyncio.Protocol):
             handshake = parse_handshake(request.method, request.http_version, request.headers)
         except HandshakeError as error:
             runtime.counters.refuse("bad_handshake")
-            peer = peer_name(client)
+            peer = peer_of(client, runtime.worker, self.number)
             logger.info("%s: handshake refused with %d: %s", peer, error.status, error)
             log_access(runtime, peer, request, error.status)
             if runtime.config.watcher is not None:
@@ -397,6 +398,7 @@ class Http2Connection(asyncio.Protocol):
             policy=runtime.config.slow_client,
         )
         websocket = WebSocketStream(runtime, tunnel, outbox, opening, client=client)
+        websocket.number = opening.number
         outbox.owner = websocket
         tunnel.websocket = websocket
         self._carried[stream.id] = tunnel
@@ -499,11 +501,6 @@ class Http2Connection(asyncio.Protocol):
         del code, reason
         self.abort()
 
-    def close(self, code: int, reason: str) -> None:
-        """End, by the wish of somebody who looks after the server."""
-        del code, reason
-        self.abort()
-
     def abort(self) -> None:
         """Close at once."""
         self._transport.abort()
@@ -537,6 +534,11 @@ class _Request:
         self._stream = stream
         self._waiters: list[asyncio.Future[None]] = []
         self.exchange: Exchange | None = None
+
+    @property
+    def number(self) -> int:
+        """That of the connection."""
+        return self._connection.number
 
     # From the connection
 
@@ -787,6 +789,7 @@ class _Http2Opening:
         "_status",
         "_stream",
         "_tunnel",
+        "number",
     )
 
     def __init__(
@@ -798,6 +801,8 @@ class _Http2Opening:
         request: RequestReceived,
         client: Address | None,
     ) -> None:
+        #: That of the WebSocket; it has one of its own.
+        self.number = runtime.number()
         self._runtime = runtime
         self._stream = stream
         self._handshake = handshake
@@ -841,7 +846,8 @@ class _Http2Opening:
 
     def _log(self, status: int) -> None:
         if self._runtime.config.access_log:
-            log_access(self._runtime, peer_name(self._client), self._request, status)
+            peer = peer_of(self._client, self._runtime.worker, self.number)
+            log_access(self._runtime, peer, self._request, status)
 
     # The outbox's owner, until there is a WebSocket.
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from ..exceptions import CloseCode
+from ..instruments import current_number, process
 from ..protocols.websocket import Timeouts
 from .bounded_log import BoundedLog
 from .config import Config
 from .counters import Counters
 from .endpoint import Address
+from .identity import Peer
 from .limits import Gate, Pace, Refusals
 from .turn import Turn
 from .wheel import Wheel
@@ -50,7 +52,7 @@ class Drainable(Protocol):
     number: int
 
     @property
-    def peer(self) -> str:
+    def peer(self) -> Peer:
         """The client, as the log names it."""
         ...
 
@@ -128,6 +130,7 @@ class Runtime:
 
     def __post_init__(self) -> None:
         config = self.config
+        process.worker = self.worker
         self.counters = self.turn.counters
         self.log = BoundedLog(logger, clock=self.loop.time, later=self.loop.call_later)
         self.refusals = Refusals(self.counters.refuse, self.log)
@@ -147,12 +150,17 @@ class Runtime:
         self,
         coroutine: Coroutine[Any, Any, None],
         on_end: Callable[[asyncio.Task[None]], object] | None = None,
+        *,
+        number: int,
     ) -> asyncio.Task[None]:
-        """Run the application; ``on_end`` is called at its end, and has to call ``ended``."""
+        """Run the application; ``on_end`` is called at its end, and has to call ``ended``.
+
+        ``number`` is that of its connection.
+        """
+        context = self.context.copy()
+        context.run(current_number.set, number)
         # One name for all: a numbered one is a string of its own for each connection.
-        task = self.loop.create_task(
-            coroutine, name="headrace application", context=self.context.copy()
-        )
+        task = self.loop.create_task(coroutine, name="headrace application", context=context)
         self.tasks.add(task)
         task.add_done_callback(on_end or self.ended)
         return task

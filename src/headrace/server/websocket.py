@@ -18,6 +18,7 @@ from enum import IntEnum
 from typing import Any, ClassVar, Protocol
 
 from ..exceptions import CloseCode, LocalProtocolError
+from ..instruments import connection_id
 from ..protocols.extensions import Extension
 from ..protocols.websocket import (
     CloseReceived,
@@ -32,13 +33,13 @@ from .asgi import (
     comes_of_disconnect,
     message_type,
     outgoing_headers,
-    peer_name,
     printable,
     refusal_level,
     refusal_status,
     unexpected,
 )
 from .counters import reason_of
+from .identity import Peer, peer_of
 from .inbox import Inbox
 from .limits import BYTES, FAILURES, IDLE, MESSAGES, Pace
 from .outbox import HIGH_WATER_BYTES, Outbox, SlowClientPolicy
@@ -233,9 +234,9 @@ class WebSocketStream(Inbox):
         self.number = 0
 
     @property
-    def peer(self) -> str:
+    def peer(self) -> Peer:
         """The client, as the log names it."""
-        return peer_name(self._client)
+        return peer_of(self._client, self._runtime.worker, self.number)
 
     def start(self, scope: Scope) -> asyncio.Task[None]:
         """Run the application."""
@@ -247,7 +248,9 @@ class WebSocketStream(Inbox):
         # The task is the application's own coroutine: a frame around it would be kept in
         # memory for as long as the connection lives.
         task = self._task = runtime.run(
-            as_coroutine(runtime.app, scope, self.receive, self.send), self._ended
+            as_coroutine(runtime.app, scope, self.receive, self.send),
+            self._ended,
+            number=self.number,
         )
         if accept_timeout_s := runtime.config.accept_timeout_s:
             runtime.wheel.schedule(self, runtime.loop.time() + accept_timeout_s)
@@ -946,7 +949,7 @@ def lane_behind(receive: Receive, send: Send) -> WebSocketStream | None:
 
 #: ``scope["extensions"]["headrace"]``, the same for all: a dictionary of its own would cost
 #: each idle connection 184 bytes.
-EXTENSION: dict[str, Any] = {"lane": lane_behind}
+EXTENSION: dict[str, Any] = {"lane": lane_behind, "connection_id": connection_id}
 
 _EXPECTED = {
     Phase.CONNECTING: "websocket.accept, websocket.close or websocket.http.response.start",
