@@ -81,16 +81,21 @@ def test_refusals_and_losses_have_their_reasons_the_most_frequent_first():
             refusals={"reason": {"origin": n, "too_many": 5 * n}},
             dropped_messages={"policy": {"close": n}},
             layer_gaps=2 * n,
+            middleware_refusals={"by": {"token": n}},
         )
         for n in (1, 3)
     ]
     meter.take(answer(looks[0]), at=1.0, clock_s=0)
     figures = meter.take(answer(looks[1]), at=3.0, clock_s=2)
-    assert figures.refused == [Counted("too_many", 15, 5.0), Counted("origin", 3, 1.0)]
-    assert figures.now.refused == 6
+    assert figures.refused == [
+        Counted("too_many", 15, 5.0),
+        Counted("middleware refusals: token", 3, 1.0),
+        Counted("origin", 3, 1.0),
+    ]
+    assert figures.now.refused == 7
     assert figures.dropped == [
-        Counted("layer_gaps", 6, 2.0),
-        Counted("dropped_messages: close", 3, 1.0),
+        Counted("layer gaps", 6, 2.0),
+        Counted("dropped messages: close", 3, 1.0),
     ]
 
 

@@ -19,15 +19,24 @@ _OPEN = "headrace_connections_open"
 _WEBSOCKETS = ("websocket", "ws")
 #: What a rate is made of: counters whose sum it is.
 _RATES = {
-    "messages_in": "headrace_messages_received_total",
-    "messages_out": "headrace_messages_sent_total",
-    "bytes_in": "headrace_bytes_received_total",
-    "bytes_out": "headrace_bytes_sent_total",
-    "requests": "headrace_requests_total",
-    "handshakes": "headrace_websockets_total",
-    "refused": "headrace_refusals_total",
+    "messages_in": ("headrace_messages_received_total",),
+    "messages_out": ("headrace_messages_sent_total",),
+    "bytes_in": ("headrace_bytes_received_total",),
+    "bytes_out": ("headrace_bytes_sent_total",),
+    "requests": ("headrace_requests_total",),
+    "handshakes": ("headrace_websockets_total",),
+    "refused": ("headrace_refusals_total", "headrace_middleware_refusals_total"),
 }
-_REFUSALS = "headrace_refusals_total"
+_REFUSALS = ("headrace_refusals_total", "headrace_middleware_refusals_total")
+#: What says that somebody did not get something.
+_LOSSES = (
+    "headrace_dropped_messages_total",
+    "headrace_layer_overflows_total",
+    "headrace_layer_gaps_total",
+    "headrace_layer_undecodable_total",
+    "headrace_layer_unreachable_total",
+)
+_THREADS = "headrace_thread"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,8 +178,8 @@ class Meter:
             server=dict(answer.get("server") or {}),
             now=Now(
                 **{  # type: ignore[arg-type]
-                    name: _sum_of_rates(rates, counter, elapsed_s) if counter in counted else None
-                    for name, counter in _RATES.items()
+                    name: _sum_of_rates(rates, summed, elapsed_s) if summed[0] in counted else None
+                    for name, summed in _RATES.items()
                 },
                 **_by_kind(gauges),
                 lag_s=alive["loop_lag_s"],
@@ -182,12 +191,12 @@ class Meter:
             protocols=[Group(name, count) for name, count in _protocols(gauges)],
             groups=[Group(name, members) for name, members in everything["groups"]],
             handlers=[_handler(*each) for each in everything["consumers"]],
-            refused=_counted(counters, rates, lambda name: name == _REFUSALS),
-            dropped=_counted(counters, rates, _tells_of_loss),
+            refused=_counted(counters, rates, _REFUSALS),
+            dropped=_counted(counters, rates, _LOSSES),
             pool=[
-                Pool(name.removeprefix("headrace_sync_"), value)
+                Pool(_short(name), value)
                 for (name, _), value in sorted({**counters, **gauges}.items())
-                if name.startswith("headrace_sync_")
+                if name.startswith(_THREADS)
             ],
             counters=[
                 Measure(name, labels, value, rates.get((name, labels)))
@@ -232,11 +241,11 @@ def _rate(value: float, before: float | None, elapsed_s: float | None) -> float 
 
 
 def _sum_of_rates(
-    rates: dict[tuple[str, str], float | None], counter: str, elapsed_s: float | None
+    rates: dict[tuple[str, str], float | None], summed: tuple[str, ...], elapsed_s: float | None
 ) -> float | None:
     if not elapsed_s:
         return None
-    return sum(rate or 0.0 for (name, _), rate in rates.items() if name == counter)
+    return sum(rate or 0.0 for (name, _), rate in rates.items() if name in summed)
 
 
 def _protocols(gauges: Numbers) -> list[tuple[str, int]]:
@@ -261,26 +270,27 @@ def _by_kind(gauges: Numbers) -> dict[str, int | None]:
     }
 
 
-def _tells_of_loss(name: str) -> bool:
-    return "drop" in name or "gap" in name or "lost" in name
-
-
 def _counted(
-    counters: Numbers, rates: dict[tuple[str, str], float | None], wanted: Any
+    counters: Numbers, rates: dict[tuple[str, str], float | None], names: tuple[str, ...]
 ) -> list[Counted]:
     """Return the counters of these names, by what their labels say, the largest first."""
     found = [
         Counted(_what(name, labels), value, rates[name, labels])
         for (name, labels), value in counters.items()
-        if wanted(name)
+        if name in names
     ]
     return sorted(found, key=lambda each: (-each.total, each.name))
 
 
 def _what(name: str, labels: str) -> str:
     values = labels_of(labels).values()
-    short = name.removeprefix("headrace_").removesuffix("_total")
-    return ", ".join(values) if name == _REFUSALS else ": ".join((short, *values))
+    if name == _REFUSALS[0]:
+        return ", ".join(values)
+    return ": ".join((_short(name), *values))
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("headrace_").removesuffix("_total").replace("_", " ")
 
 
 def _handler(consumer: str, handler: str, calls: int, seconds: float, longest_s: float) -> Handler:

@@ -48,8 +48,9 @@ def environment(data: Path) -> dict[str, str]:
 class Site:
     """``headrace serve`` with the demo on a port that stays the same from one start to the next."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *options: str) -> None:
         self.data = data
+        self.options = options
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -64,7 +65,7 @@ class Site:
             self.process = await asyncio.create_subprocess_exec(
                 HEADRACE,
                 *("serve", "millpond.asgi:application"),
-                *("--bind", "127.0.0.1", "--port", str(self.port)),
+                *("--bind", "127.0.0.1", "--port", str(self.port), *self.options),
                 cwd=DEMO,
                 env=environment(self.data),
                 stdin=subprocess.DEVNULL,

@@ -65,6 +65,8 @@ def test_a_part_is_said_to_be_one():
 def test_a_server_is_asked_for_the_first_of_what_it_can_order():
     assert Table(sort="sent").order == "sent"
     assert Table(sort="user").order == "since"
+    assert Table(sort="since", descending=False).order == "since"
+    assert Table(sort="since").order == "newest"
 
 
 def test_what_a_page_asks_for_is_read():

@@ -36,7 +36,7 @@ INTERVAL_S = 1.0
 #: An answer that takes longer says that there is none.
 TIMEOUT_S = 5.0
 #: Connections that a page may go through.
-LISTED = 2000
+LISTED = 500
 #: Points that who comes later finds in the plots.
 KEPT = 300
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from ..server.desk import ORDERS
+
 __all__ = ["ROWS", "Close", "Table", "page_of", "parse"]
 
 #: Rows on one page.
@@ -21,8 +23,6 @@ Column = Literal[
     "id", "worker", "protocol", "peer", "path", "user", "consumer",
     "since", "received", "sent", "inbox", "outbox_bytes",
 ]  # fmt: skip
-#: What a server can list the first of.
-_ORDERS = ("since", "received", "sent", "inbox", "outbox_bytes")
 _SEARCHED = ("id", "protocol", "peer", "path", "user", "consumer")
 #: What a WebSocket's close frame has room for.
 _REASON_BYTES = 123
@@ -39,7 +39,9 @@ class Table(msgspec.Struct, tag_field="type", tag="table", forbid_unknown_fields
     @property
     def order(self) -> str:
         """What a server that has more than it lists is asked for the first of."""
-        return self.sort if self.sort in _ORDERS else "since"
+        if self.sort not in ORDERS:
+            return "since"
+        return "newest" if self.sort == "since" and self.descending else self.sort
 
 
 class Close(msgspec.Struct, tag_field="type", tag="close", forbid_unknown_fields=True):

@@ -31,7 +31,9 @@ LIMIT = 100
 #: So many connections are looked at in one turn of the loop.
 _SLICE = 500
 #: What a list may be ordered by: the largest first. ``since``: the oldest.
-ORDERS = ("since", "received", "sent", "inbox", "outbox_bytes")
+ORDERS = ("since", "newest", "received", "sent", "inbox", "outbox_bytes")
+#: What a search looks into.
+_SEARCHED = ("id", "protocol", "peer", "path", "user", "consumer")
 
 Answer = Mapping[str, Any]
 
@@ -50,7 +52,8 @@ def largest(rows: list[dict[str, Any]], limit: int, order: str) -> list[dict[str
     """Return the first rows of a list in this order."""
     if order == "since":
         return heapq.nsmallest(limit, rows, key=lambda row: row["since"])
-    return heapq.nlargest(limit, rows, key=lambda row: row[order])
+    column = "since" if order == "newest" else order
+    return heapq.nlargest(limit, rows, key=lambda row: row[column])
 
 
 class Arrivals:
@@ -123,17 +126,20 @@ class Desk:
 
     async def _connections(self, arguments: Mapping[str, Any]) -> Answer:
         limit, order = order_of(arguments)
+        words = str(arguments.get("search", "")).casefold().split()
         runtime = self._server.runtime
         found: list[dict[str, Any]] = []
+        total = 0
         connections = list(runtime.connections)
         now = time.time()
         for start in range(0, len(connections), _SLICE):
             rows = [self._row(runtime, each, now) for each in connections[start : start + _SLICE]]
+            if words:
+                rows = [row for row in map(_complete, rows) if _has(row, words)]
+            total += len(rows)
             found = largest(found + rows, limit, order)
             await asyncio.sleep(0)
-        for row in found:
-            row |= _purpose(row.pop("task"))
-        return {"connections": found, "total": len(connections)}
+        return {"connections": [_complete(row) for row in found], "total": total}
 
     def _row(self, runtime: Runtime, connection: Drainable, now: float) -> dict[str, Any]:
         inbox, outbox_bytes, _ = connection.waiting()
@@ -178,6 +184,16 @@ def _id(runtime: Runtime, connection: Drainable) -> str:
 
 
 # What a connection is for
+
+
+def _complete(row: dict[str, Any]) -> dict[str, Any]:
+    """Add what has to be looked for, which is done for as few rows as can be."""
+    return row if "task" not in row else row | _purpose(row.pop("task"))
+
+
+def _has(row: dict[str, Any], words: list[str]) -> bool:
+    text = " ".join(str(row.get(name) or "") for name in _SEARCHED).casefold()
+    return all(word in text for word in words)
 
 
 def _purpose(task: "asyncio.Task[None] | None") -> dict[str, Any]:

@@ -27,6 +27,7 @@ from textual.widgets.option_list import Option
 from ..exceptions import ControlError
 from ..figures import Figures, Meter
 from ..server import control
+from ..server.desk import ORDERS
 from .words import (
     CONNECTIONS,
     GROUPS,
@@ -226,12 +227,19 @@ class Top(App[int]):
         answer = await self._link.ask("snapshot", timeout_s=TIMEOUT_S)
         figures = self._meter.take(answer, at=time.time(), clock_s=time.monotonic())
         listed = await self._link.ask(
-            "connections", timeout_s=TIMEOUT_S, limit=SHOWN, order=self._order
+            "connections", timeout_s=TIMEOUT_S, limit=SHOWN, order=self._asked_order
         )
         if self._paused:
             return
         self._rows = with_age(listed, figures.at)
         self._show(figures)
+
+    @property
+    def _asked_order(self) -> str:
+        """What the server lists the first of, where it has more than are shown."""
+        if self._order == "since" and not self._descending:
+            return "newest"
+        return self._order if self._order in ORDERS else "since"
 
     def _show(self, figures: Figures) -> None:
         self._places.title.update(title(figures))

@@ -27,7 +27,8 @@
   const none = "–";
   const known = (format) => (value) => (value == null ? none : format(value));
   const count = known((value) => whole.format(value));
-  const rate = known((value) => short.format(Math.abs(value) < 0.005 ? 0 : value));
+  const few = new Intl.NumberFormat(language, { maximumFractionDigits: 1 });
+  const rate = known((value) => (value < 1000 ? few : short).format(value < 0.05 ? 0 : value));
   const share = known((value) => `${whole.format(value * 100)} %`);
   const bytes = known((value) => {
     let unit = 0;
@@ -85,7 +86,7 @@
       series(words.in, (f) => f.now.messages_in, rate),
       series(words.out, (f) => f.now.messages_out, rate),
     ] },
-    { title: words.bytes_a_second, least: 1024, series: [
+    { title: words.bytes_a_second, least: 1024, binary: true, series: [
       series(words.in, (f) => f.now.bytes_in, bytes),
       series(words.out, (f) => f.now.bytes_out, bytes),
     ] },
@@ -135,8 +136,8 @@
   const refused = counted("refused", words.refused, words.reason);
   const dropped = counted("dropped", words.dropped, words.policy);
   const threads = table("threads", words.threads, (row) => row.name, [
-    column(words.figure, (row) => row.name.replaceAll("_", " "), "text"),
-    column(words.value, (row) => (row.name.endsWith("_s") ? milliseconds(row.value) : count(row.value))),
+    column(words.figure, (row) => row.name, "text"),
+    column(words.value, (row) => (row.name.includes("seconds") ? milliseconds(row.value) : count(row.value))),
   ]);
   const counters = table("counters", words.counters, (row) => `${row.name} ${row.labels}`, [
     column(words.name, (row) => row.name, "text"),
@@ -163,11 +164,11 @@
     column(words.user, (row) => row.user ?? "", "text", "user"),
     column(words.consumer, (row) => row.consumer ?? "", "text", "consumer"),
     column(words.age, (row) => age(row.age_s), "number", "since"),
-    column(words.received, (row) => count(row.received), "number", "received"),
-    column(words.sent, (row) => count(row.sent), "number", "sent"),
+    column(words.received, (row) => bytes(row.received), "number", "received"),
+    column(words.sent, (row) => bytes(row.sent), "number", "sent"),
     column(words.inbox, (row) => count(row.inbox), "number", "inbox"),
     column(words.waiting, (row) => bytes(row.outbox_bytes), "number", "outbox_bytes"),
-    ...(mayClose ? [{ label: words.close, kind: "", make: closeButton }] : []),
+    ...(mayClose ? [{ label: words.close, kind: "action", make: closeButton }] : []),
   ], {
     onSort: (by) => {
       view.descending = view.sort === by ? !view.descending : !["id", "protocol", "peer", "path", "user", "consumer"].includes(by);

@@ -13,8 +13,10 @@ window.headraceOperations.Plots = class {
   static KEPT = 300;
   static GAP_S = 5;
 
-  /* ``definitions``: [{title, least, whole?, series: [{label, value(figures), format}]}]; an axis
-     reaches up to ``least`` at least, and has whole numbers alone where it is ``whole``. */
+  /* ``definitions``: [{title, least, whole?, binary?, series: [{label, value(figures), format}]}]; an
+     axis
+     reaches up to ``least`` at least, has whole numbers alone where
+     it is ``whole``, and steps of powers of two where it is ``binary``. */
   constructor(place, definitions) {
     this.place = place;
     this.times = [];
@@ -106,6 +108,7 @@ window.headraceOperations.Plots = class {
             values: (_, splits) => splits.map((at) => this.#clock(at)) },
           { stroke: quiet, font, grid: { stroke: hairline, width: 1 }, ticks: { show: false },
             size: 58, space: 32,
+            ...(definition.binary ? { incrs: Array.from({ length: 40 }, (_, n) => 2 ** n) } : {}),
             ...(definition.whole ? { incrs: [1, 2, 5, 10, 20, 50].flatMap((n) => [n, n * 100, n * 10_000]).sort((a, b) => a - b) } : {}),
             values: (_, splits) => splits.map((value) => format(value)) },
         ],

@@ -22,7 +22,7 @@ window.headraceOperations.Table = class {
     this.heads = columns.map((column) => {
       const cell = document.createElement("th");
       cell.scope = "col";
-      if (column.kind === "number") cell.className = "hr-number";
+      if (column.kind) cell.className = `hr-${column.kind}`;
       if (column.sort && onSort) {
         const button = document.createElement("button");
         button.type = "button";
@@ -93,8 +93,7 @@ window.headraceOperations.Table = class {
     this.columns.forEach((column, i) => {
       const cell = document.createElement(i === 0 ? "th" : "td");
       if (i === 0) cell.scope = "row";
-      if (column.kind === "number") cell.className = "hr-number";
-      if (column.kind === "text") cell.className = "hr-text";
+      if (column.kind) cell.className = `hr-${column.kind}`;
       if (column.make) cell.append(column.make(row));
       element.append(cell);
     });
