@@ -84,8 +84,16 @@ class CanNotStart(Exception):
 class _Worker:
     """One process, as its supervisor sees it."""
 
-    def __init__(self, number: int, process: "subprocess.Popen[bytes]", now: float) -> None:
+    def __init__(
+        self,
+        number: int,
+        process: "subprocess.Popen[bytes]",
+        now: float,
+        on_leaving: "Callable[[_Worker], object]",
+    ) -> None:
         self.number = number
+        #: Called when it leaves by itself.
+        self.on_leaving = on_leaving
         self.process = process
         self.stage = Stage.STARTING
         self.link: Link | None = None
@@ -102,7 +110,6 @@ class _Worker:
         self.silent = asyncio.Event()
         self.reaped = False
         self.gone = asyncio.Event()
-        self.on_draining: Callable[[_Worker], object] | None = None
 
     def __str__(self) -> str:
         return f"worker {self.number} (process {self.process.pid})"
@@ -117,10 +124,9 @@ class _Worker:
         if notice.get("what") == "ready" and self.stage is Stage.STARTING:
             self.stage = Stage.SERVING
             self.settled.set()
-        if "snapshot" in notice:
-            self.snapshot = notice["snapshot"]
-            if self.snapshot.get("draining") and self.stage is Stage.SERVING and self.on_draining:
-                self.on_draining(self)
+        if notice.get("what") == "leaving" and self.stage is Stage.SERVING:
+            self.on_leaving(self)
+        self.snapshot = notice.get("snapshot", self.snapshot)
 
     def hurry(self) -> None:
         """Let what is under way be cut off."""
@@ -375,8 +381,7 @@ class Supervisor:
                 )
             except OSError as error:
                 raise CanNotStart(f"worker {number} can't be started: {error}", 1) from error
-            worker = _Worker(number, process, time.monotonic())
-            worker.on_draining = self._leaves_by_itself
+            worker = _Worker(number, process, time.monotonic(), self._leaves_by_itself)
             self._all.add(worker)
             link = socket.socket(fileno=os.dup(ours.fileno()))
         worker.link = await Link.over(link, on_notice=worker.told, on_lost=worker.silent.set)

@@ -135,10 +135,16 @@ class Worker:
     def _terminated(self) -> None:
         if not self._server.is_ending:
             logger.info("SIGTERM: this worker stops")
+            if self._link is not None:
+                self._link.tell(what="leaving")
             self._server.end_patiently()
 
     def started(self) -> None:
         """Say that clients are served; called on the loop."""
+        # The server has descriptors of its own. As long as one is open clients are let in, be
+        # there somebody to accept them or not.
+        for fd in self._post.sockets:
+            os.close(fd)
         self._task = asyncio.get_running_loop().create_task(self._begin())
 
     async def _begin(self) -> None:
