@@ -23,7 +23,7 @@ from .endpoint import Address, Endpoint
 from .identity import Peer, peer_of
 from .limits import Refusal
 from .runtime import Runtime
-from .tls import Credentials
+from .tls import Credentials, Identity
 
 __all__ = ["Arrivals"]
 
@@ -229,16 +229,18 @@ class Arrival:
         arrivals = self._arrivals
         runtime, credentials = arrivals.runtime, arrivals.credentials
         options: dict[str, Any] = {}
+        identity = None
         if credentials is not None:
+            identity = credentials.identity
             options = {
-                "ssl": credentials.context,
+                "ssl": identity.context,
                 # Ours ends it first.
                 "ssl_handshake_timeout": arrivals.timeout_s + 1.0,
                 "ssl_shutdown_timeout": credentials.tls.shutdown_timeout_s,
             }
         try:
             await runtime.loop.connect_accepted_socket(
-                lambda: ArrivedConnection(runtime, self, credentials), self._sock, **options
+                lambda: ArrivedConnection(runtime, self, identity), self._sock, **options
             )
         except ssl.SSLError as error:
             self._refuse(_TLS, _of_handshake(error))
@@ -303,24 +305,28 @@ class Arrival:
 class ArrivedConnection(Connection):
     """A connection whose ends a proxy has named, or that TLS protects."""
 
-    __slots__ = ("_arrival", "_credentials", "scheme", "tls")
+    __slots__ = ("_arrival", "_identity", "scheme", "tls")
 
-    def __init__(self, runtime: Runtime, arrival: Arrival, credentials: Credentials | None) -> None:
+    def __init__(self, runtime: Runtime, arrival: Arrival, identity: Identity | None) -> None:
         super().__init__(runtime)
         self._arrival: Arrival | None = arrival
-        self._credentials = credentials
-        self.scheme = "http" if credentials is None else "https"
+        self._identity = identity
+        self.scheme = "http" if identity is None else "https"
         self.tls: dict[str, Any] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         assert self._arrival is not None
         self._arrival.hand_over()
-        if self._credentials is not None:
+        if self._identity is not None:
             self._runtime.counters.tls_connections += 1
-            self.tls = self._credentials.extension(transport.get_extra_info("ssl_object"))
+            self.tls = self._identity.extension(transport.get_extra_info("ssl_object"))
         super().connection_made(transport)
-        self._arrival = None
+        self._arrival = self._identity = None
+
+    def eof_received(self) -> bool:
+        """Learn that the client sends no more; Python's TLS can't go on in one direction alone."""
+        return super().eof_received() and self.tls is None
 
     def _ends(self, transport: asyncio.BaseTransport) -> tuple[Address | None, Address | None]:
         assert self._arrival is not None

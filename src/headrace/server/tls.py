@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from ..exceptions import ConfigurationError
 
-__all__ = ["ClientCertificates", "Credentials", "Tls", "TlsVersion"]
+__all__ = ["ClientCertificates", "Credentials", "Identity", "Tls", "TlsVersion"]
 
 logger = logging.getLogger("headrace.server")
 
@@ -105,8 +105,36 @@ class Tls:
                 raise ConfigurationError(f"{name} must be more than 0, not {getattr(self, name)}")
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What one handshake is made with."""
+
+    context: ssl.SSLContext
+    #: The certificate that clients see.
+    certificate: str
+    #: The numbers that stand for cipher suites in TLS, by their names.
+    cipher_numbers: dict[str, int]
+
+    def extension(self, connection: Any) -> dict[str, Any]:
+        """Return what ASGI's extension ``tls`` says of a connection.
+
+        Args:
+            connection: Its ``ssl_object``, after the handshake.
+        """
+        cipher = connection.cipher()
+        return {
+            "server_cert": self.certificate,
+            "client_cert_chain": _chain_of(connection),
+            "client_cert_name": _name_of(connection.getpeercert()),
+            # A client whose certificate is not good gets no connection.
+            "client_cert_error": None,
+            "tls_version": _NUMBERS.get(connection.version()),
+            "cipher_suite": self.cipher_numbers.get(cipher[0]) if cipher else None,
+        }
+
+
 class Credentials:
-    """The context of a listener, and how it is renewed.
+    """The identity of a listener, and how it is renewed.
 
     Args:
         tls: What to speak TLS with; its files are read at once.
@@ -118,50 +146,28 @@ class Credentials:
     def __init__(self, tls: Tls, protocols: Iterable[str] = ("http/1.1",)) -> None:
         self.tls = tls
         self._protocols = list(protocols)
-        self._load()
+        #: For the handshakes to come.
+        self.identity = self._load()
 
     def reload(self) -> bool:
         """Read the files anew, for the connections that come; say whether that could be done."""
         try:
-            self._load()
+            self.identity = self._load()
         except ConfigurationError as error:
             logger.error("the certificate is not renewed, the old one stays: %s", error)
             return False
         logger.info("the certificate %s is renewed", self.tls.certificate)
         return True
 
-    def _load(self) -> None:
+    def _load(self) -> Identity:
         context = _context(self.tls, self._protocols)
         _try(context, self.tls)
         _require_clients(context, self.tls)
-        #: The certificate that clients see.
-        self.certificate = _first_certificate(self.tls.certificate)
-        self.context = context
-        #: The numbers that stand for cipher suites in TLS, by their names.
-        self.cipher_numbers = {
-            cipher["name"]: cipher["id"] & 0xFFFF for cipher in context.get_ciphers()
-        }
-
-    def extension(self, connection: Any) -> dict[str, Any]:
-        """Return what ASGI's extension ``tls`` says of a connection.
-
-        Args:
-            connection: Its ``ssl_object``, after the handshake.
-        """
-        cipher = connection.cipher()
-        version = connection.version()
-        return {
-            "server_cert": self.certificate,
-            "client_cert_chain": _chain_of(connection),
-            "client_cert_name": _name_of(connection.getpeercert()),
-            # A client whose certificate is not good gets no connection.
-            "client_cert_error": None,
-            "tls_version": _NUMBERS.get(version),
-            "cipher_suite": self.cipher_numbers.get(cipher[0]) if cipher else None,
-        }
+        numbers = {cipher["name"]: cipher["id"] & 0xFFFF for cipher in context.get_ciphers()}
+        return Identity(context, _first_certificate(self.tls.certificate), numbers)
 
 
-_NUMBERS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+_NUMBERS: Final = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
 
 # Reading the files
