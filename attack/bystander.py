@@ -5,8 +5,8 @@ It speaks steadily by a WebSocket that echoes (``-``: by none), and asks for a p
 Rules of this file:
 
 - It runs in a process of its own, so that an attacker's work is not taken for the server's.
-- An operation is timed from when it was due, not from when it began: what a stall kept from
-  beginning is counted, too.
+- It asks when it is time to, whether the last answer has come or not, and an answer is timed from
+  when its question was due: what a stall kept from being asked is counted, too.
 - The end of its standard input is its own; then it prints what it has measured, as JSON.
 """
 
@@ -15,110 +15,173 @@ import select
 import socket
 import sys
 import time
-from typing import Any
+from abc import ABC, abstractmethod
+from collections import deque
 
 from .enemy import frame, handshake, request
 
 __all__ = ["main"]
 
-#: Both operations, so often in a second.
+#: Questions of each kind in a second.
 RATE = 80.0
 #: An answer that takes longer has failed.
 PATIENCE_S = 10.0
 WORDS = b"a steady voice " * 6
-ANSWER = bytes([0x81, len(WORDS)]) + WORDS
 
 
-class Bystander:
-    """A WebSocket that says something and hears it, and a connection for requests."""
+class Way(ABC):
+    """One connection, its questions, and when the answers came."""
 
-    def __init__(self, address: tuple[str, int], websocket: str, path: str) -> None:
+    name: str
+
+    def __init__(self, address: tuple[str, int], path: str) -> None:
         self._address = address
-        self._websocket = websocket
-        self._path = path
-        self._operations = {"http": self._get}
-        if websocket != "-":
-            self._operations["websocket"] = self._echo
-        self._socks: dict[str, socket.socket] = {}
-        #: (operation, when it was due, how long it took; None: it failed)
+        self.path = path
+        self.sock: socket.socket | None = None
+        self._read = b""
+        #: When those questions were due that have no answer yet.
+        self._asked: deque[float] = deque()
+        #: When a question was due, and how long its answer took; None: there was none.
         self.samples: list[tuple[str, float, float | None]] = []
         self.problems: list[str] = []
 
-    def run(self) -> None:
-        due = time.monotonic()
-        while not select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
-            for name, operation in self._operations.items():
-                self._measure(name, operation, due)
-            due += 1 / RATE
-            if due < time.monotonic() - PATIENCE_S:  # it was asleep itself
-                due = time.monotonic()
-
-    def _measure(self, name: str, operation: Any, due: float) -> None:
+    def ask(self, due: float) -> None:
+        self._asked.append(due)
         try:
-            operation()
+            if self.sock is None:
+                self.sock = socket.create_connection(self._address, PATIENCE_S)
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self.open(self.sock)
+            if self._asked[0] < due - PATIENCE_S:
+                raise OSError(f"no answer in {PATIENCE_S:g} s")
+            self.sock.sendall(self.question())
         except OSError as error:
-            took_s = None
-            self._forget(name)
-            if len(self.problems) < 20:
-                self.problems.append(f"{name}: {error!r}")
-        else:
-            took_s = time.monotonic() - due
-        self.samples.append((name, due, took_s))
+            self.fail(error)
 
-    def _echo(self) -> None:
-        sock = self._socks.get("websocket")
-        if sock is None:
-            sock = self._connect("websocket")
-            sock.sendall(handshake(self._websocket))
-            head = self._read(sock, until=b"\r\n\r\n")
-            if not head.startswith(b"HTTP/1.1 101 "):
-                raise OSError(f"the handshake was answered by {head[:80]!r}")
-        sock.sendall(frame(1, WORDS))
-        answer = self._read(sock, size=len(ANSWER))
-        if answer != ANSWER:
-            raise OSError(f"the echo was {answer[:80]!r}")
+    def hear(self) -> None:
+        assert self.sock is not None
+        try:
+            data = self.sock.recv(65536)
+            if not data:
+                raise OSError(f"the connection ended after {self._read[:80]!r}")
+            self._read += data
+            while length := self.answered(self._read):
+                self._read = self._read[length:]
+                due = self._asked.popleft()
+                self.samples.append((self.name, due, time.monotonic() - due))
+        except OSError as error:
+            self.fail(error)
 
-    def _get(self) -> None:
-        sock = self._socks.get("http") or self._connect("http")
-        sock.sendall(request(f"GET {self._path} HTTP/1.1"))
-        answer = self._read(sock, until=b"\r\n\r\n")
-        if not answer.startswith(b"HTTP/1.1 200 "):
-            raise OSError(f"the answer was {answer[:80]!r}")
-        head, _, body = answer.partition(b"\r\n\r\n")
+    def fail(self, error: OSError) -> None:
+        self.samples += [(self.name, due, None) for due in self._asked]
+        self._asked.clear()
+        self._read = b""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+        if len(self.problems) < 10:
+            self.problems.append(f"{self.name}: {error!r}")
+
+    def end(self) -> None:
+        """What is still to come has had no time to."""
+        if self._asked and self._asked[0] < time.monotonic() - PATIENCE_S:
+            self.fail(OSError(f"no answer in {PATIENCE_S:g} s"))
+
+    @abstractmethod
+    def open(self, sock: socket.socket) -> None: ...
+
+    @abstractmethod
+    def question(self) -> bytes: ...
+
+    @abstractmethod
+    def answered(self, data: bytes) -> int:
+        """The length of the answer that the bytes begin with; 0: it is not complete."""
+
+
+class Requests(Way):
+    """A connection that is asked for a path."""
+
+    name = "http"
+
+    def open(self, sock: socket.socket) -> None:
+        pass
+
+    def question(self) -> bytes:
+        return request(f"GET {self.path} HTTP/1.1")
+
+    def answered(self, data: bytes) -> int:
+        head, end, _ = data.partition(b"\r\n\r\n")
+        if not end:
+            return 0
+        if not head.startswith(b"HTTP/1.1 200 "):
+            raise OSError(f"the answer was {head[:80]!r}")
         length = int(head.lower().partition(b"\r\ncontent-length: ")[2].split(b"\r\n")[0])
-        self._read(sock, size=length - len(body))
+        whole = len(head) + 4 + length
+        return whole if len(data) >= whole else 0
 
-    def _connect(self, name: str) -> socket.socket:
-        sock = socket.create_connection(self._address, PATIENCE_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socks[name] = sock
-        return sock
 
-    def _forget(self, name: str) -> None:
-        sock = self._socks.pop(name, None)
-        if sock is not None:
-            sock.close()
+class Voice(Way):
+    """A WebSocket that echoes."""
 
-    def _read(self, sock: socket.socket, *, until: bytes = b"", size: int = 0) -> bytes:
-        data = b""
-        while until not in data if until else len(data) < size:
+    name = "websocket"
+    answer = bytes([0x81, len(WORDS)]) + WORDS
+
+    def open(self, sock: socket.socket) -> None:
+        sock.sendall(handshake(self.path))
+        head = b""
+        while b"\r\n\r\n" not in head:
             more = sock.recv(65536)
             if not more:
-                raise OSError(f"the connection ended after {data[:80]!r}")
-            data += more
-            if data[:1] == b"\x88":
-                raise OSError(f"the server closed with {data[2:]!r}")
-            while data[:1] == b"\x89" and len(data) >= 2 + data[1]:  # it asks whether we are there
-                sock.sendall(frame(0xA, data[2 : 2 + data[1]]))
-                data = data[2 + data[1] :]
-        return data
+                break
+            head += more
+        if not head.startswith(b"HTTP/1.1 101 "):
+            raise OSError(f"the handshake was answered by {head[:80]!r}")
+
+    def question(self) -> bytes:
+        return frame(1, WORDS)
+
+    def answered(self, data: bytes) -> int:
+        if data[:1] == b"\x88":
+            raise OSError(f"the server closed with {data[2:60]!r}")
+        if len(data) < len(self.answer):
+            return 0
+        if not data.startswith(self.answer):
+            raise OSError(f"the echo was {data[:80]!r}")
+        return len(self.answer)
+
+
+def speak(ways: list[Way]) -> None:
+    """Ask until the standard input ends."""
+    due = time.monotonic()
+    while True:
+        now = time.monotonic()
+        if now >= due:
+            for way in ways:
+                way.ask(due)
+            due += 1 / RATE
+            if due < now - PATIENCE_S:  # it was asleep itself
+                due = now
+            continue
+        socks = {way.sock: way for way in ways if way.sock is not None}
+        readable, _, _ = select.select([sys.stdin, *socks], [], [], due - now)
+        for one in readable:
+            if one is sys.stdin:
+                return
+            socks[one].hear()
 
 
 def main() -> int:
     host, port, websocket, path = sys.argv[1:]
-    bystander = Bystander((host, int(port)), websocket, path)
-    bystander.run()
-    json.dump({"samples": bystander.samples, "problems": bystander.problems}, sys.stdout)
+    address = host, int(port)
+    ways: list[Way] = [Requests(address, path)]
+    if websocket != "-":
+        ways.append(Voice(address, websocket))
+    speak(ways)
+    for way in ways:
+        way.end()
+    samples = [sample for way in ways for sample in way.samples]
+    problems = [problem for way in ways for problem in way.problems]
+    json.dump({"samples": samples, "problems": problems}, sys.stdout)
     return 0
 
 

@@ -26,11 +26,12 @@ DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate"
 TOO_FAST = "close 1008"
 
 
-def deflated(size: int) -> bytes:
-    """So many zeroes, as permessage-deflate sends them."""
+def deflated(megabytes: int) -> bytes:
+    """So many megabytes of zeroes, as permessage-deflate sends them."""
     deflate = zlib.compressobj(9, wbits=-15)
-    pieces = [deflate.compress(bytes(MIB)) for _ in range(size // MIB)]
-    return (b"".join(pieces) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    # A full flush makes each megabyte independent of the one before.
+    one = deflate.compress(bytes(MIB)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    return (one * megabytes)[:-4]
 
 
 class WebSocketAttack(Attack):
@@ -124,7 +125,7 @@ class Bombs(WebSocketAttack):
     offer = DEFLATE
     deserves = frozenset({"close 1009"})
     crowd = 10
-    bomb = deflated(1024 * MIB)
+    bomb = deflated(1000)
 
     def pieces(self, field: Field) -> Iterator[tuple[bytes, int]]:
         yield frame(BINARY, self.bomb, rsv=0x40), 1
@@ -138,7 +139,7 @@ class SmallBombs(WebSocketAttack):
     offer = DEFLATE
     deserves = frozenset({HELD, TOO_FAST})
     crowd = 10
-    bomb = deflated(MIB)
+    bomb = deflated(1)
 
     def pieces(self, field: Field) -> Iterator[tuple[bytes, int]]:
         while True:
@@ -189,6 +190,7 @@ class NeverReads(Attack):
     """Members of a group that read nothing of a broadcast at full speed."""
 
     key = "never-reads"
+    serve = ("--close-timeout", "1")
     deserves = frozenset({RESET, END, HELD, "close 1013"})
     least_s = 4.0
     # A megabyte waits for each of them, and one write.

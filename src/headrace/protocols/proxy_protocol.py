@@ -101,8 +101,10 @@ class ProxyHeaderParser:
     # Version 1 (§2.1)
 
     def _parse_v1(self) -> None:
-        line, at = self._buffer, self._buffer.find(b"\r")
-        if (at >= 0 and bytes(line[at + 1 :]) not in (b"", b"\n")) or (b"\n" in line and at < 0):
+        line = self._buffer
+        end = 2 if line.endswith(b"\r\n") else int(line.endswith(b"\r"))
+        text = line[: len(line) - end]
+        if b"\r" in text or b"\n" in text:
             raise RemoteProtocolError("the line of a PROXY header ends with CR LF")
         if line.endswith(b"\r\n"):
             self.header = _read_line(bytes(line[:-2]))

@@ -217,7 +217,13 @@ class _Message:
         for extension in self.decoders:
             # What passes from one extension to the next isn't kept: only the last adds to it.
             kept = len(payload) if extension is self.decoders[-1] else 0
-            data = extension.decode(data, limit_bytes=limit_bytes - kept, final=final)
+            try:
+                data = extension.decode(data, limit_bytes=limit_bytes - kept, final=final)
+            except RemoteProtocolError as error:
+                if error.code != CloseCode.MESSAGE_TOO_BIG:
+                    raise
+                # It names what was left of the limit, which is another as the network cuts.
+                raise _too_big("message that inflates to more", limit_bytes) from None
         if final and not payload:
             return self._decode(data) if self.text else data
         if self.text:

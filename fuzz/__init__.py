@@ -1,0 +1,1 @@
+"""Every parser under whatever bytes there are, guided by what they reach."""
