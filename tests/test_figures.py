@@ -74,6 +74,13 @@ def test_what_nobody_counts_is_not_known():
     assert figures.server == {}
 
 
+def test_who_counts_connections_knows_that_there_is_none():
+    worker = snapshot(connections=0)
+    worker["gauges"] = {}
+    figures = Meter().take(answer(worker), at=1.0, clock_s=0)
+    assert figures.now.connections == figures.workers[0].connections == 0
+
+
 def test_refusals_and_losses_have_their_reasons_the_most_frequent_first():
     meter = Meter()
     looks = [

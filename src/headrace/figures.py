@@ -16,6 +16,8 @@ from .instruments import Snapshot, labels_of, total
 __all__ = ["Counted", "Figures", "Group", "Handler", "Measure", "Meter", "Now", "Worker"]
 
 _OPEN = "headrace_connections_open"
+#: Who counts these knows how many are open, where there never was one as well.
+_CONNECTIONS = "headrace_connections_total"
 _WEBSOCKETS = ("websocket", "ws")
 #: What a rate is made of: counters whose sum it is.
 _RATES = {
@@ -181,7 +183,7 @@ class Meter:
                     name: _sum_of_rates(rates, summed, elapsed_s) if summed[0] in counted else None
                     for name, summed in _RATES.items()
                 },
-                **_by_kind(gauges),
+                **_by_kind(gauges, known=_CONNECTIONS in counted),
                 lag_s=alive["loop_lag_s"],
                 cpu=_rate(cpu_s, self._cpu_before_s, elapsed_s),
                 rss_bytes=alive["rss_bytes"],
@@ -220,7 +222,9 @@ class Meter:
             tasks=snapshot.get("tasks") or 0,
             threads=snapshot.get("threads") or 0,
             lag_s=snapshot.get("loop_lag_s") or 0.0,
-            connections=_by_kind(gauges)["connections"],
+            connections=_by_kind(gauges, known=_CONNECTIONS in snapshot.get("counters", ()))[
+                "connections"
+            ],
             restarts=snapshot.get("restarts"),
         )
 
@@ -257,9 +261,9 @@ def _protocols(gauges: Numbers) -> list[tuple[str, int]]:
     )
 
 
-def _by_kind(gauges: Numbers) -> dict[str, int | None]:
+def _by_kind(gauges: Numbers, *, known: bool) -> dict[str, int | None]:
     protocols = _protocols(gauges)
-    if not protocols:
+    if not protocols and not known:
         return {"connections": None, "websockets": None, "http": None}
     websockets = sum(count for name, count in protocols if name.startswith(_WEBSOCKETS))
     everything = sum(count for _, count in protocols)

@@ -152,7 +152,7 @@ class Desk:
             "id": _id(runtime, connection),
             "worker": runtime.worker,
             "protocol": connection.protocol,
-            "peer": connection.peer,
+            "peer": str(connection.peer),  # of a class of its own, which no codec knows
             "since": self._arrivals.when(connection.number, now),
             "received": getattr(connection, "received_bytes", 0),
             "sent": sent,
