@@ -154,11 +154,16 @@ def _read_line(line: bytes) -> ProxyHeader:
     try:
         if "%" in line.decode("latin-1"):
             raise ValueError  # a zone, which means nothing on another host
-        source, destination = (str(read(word)) for word in words[2:4])
+        source, destination = (_host(read(word)) for word in words[2:4])
         source_port, destination_port = map(_port, words[4:])
     except ValueError:
         raise RemoteProtocolError(f"a PROXY header can't be read: {line!r}") from None
     return ProxyHeader((source, source_port), (destination, destination_port))
+
+
+def _host(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """Write an address; a proxy's socket for IPv6 has those of IPv4 as ``::ffff:1.2.3.4``."""
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _port(text: str) -> int:
@@ -173,8 +178,8 @@ def _read_addresses(values: tuple[bytes | int, ...]) -> ProxyHeader:
     match values:
         case (bytes() as source, bytes() as destination, int() as from_port, int() as to_port):
             return ProxyHeader(
-                (str(ipaddress.ip_address(source)), from_port),
-                (str(ipaddress.ip_address(destination)), to_port),
+                (_host(ipaddress.ip_address(source)), from_port),
+                (_host(ipaddress.ip_address(destination)), to_port),
             )
         case (bytes() as source, bytes() as destination):
             return ProxyHeader((_path(source), None), (_path(destination), None))
