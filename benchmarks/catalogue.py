@@ -33,7 +33,12 @@ class Workload:
 
     @property
     def is_latency(self) -> bool:
-        return self.is_across and "--rate" in self.arguments
+        return self.is_crowd or (self.is_across and "--rate" in self.arguments)
+
+    @property
+    def is_crowd(self) -> bool:
+        """Whether thousands of idle connections are sent one message."""
+        return self.arguments[0] == "crowd"
 
     @property
     def less_is_better(self) -> bool:
@@ -50,6 +55,7 @@ class Row:
     paths: dict[str, str]
     needs: tuple[str, ...]
     quick: bool = True  # takes part in a --quick run too
+    all_cores: bool = False  # the load generator's as well
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +68,7 @@ class Target:
     limit: float
     beside: str | None = None  # a row, or one of REFERENCES: the best of its rows
     beside_workload: str | None = None  # where the reference is another workload of a row
+    figure: str = "rate"  # of a cell, where it is compared with the limit alone
     by_cpu: bool = False  # what it costs is meant, not how fast it is
 
     @property
@@ -142,6 +149,27 @@ WORKLOADS = (
         logged_in=True,
     ),
     Workload(
+        key="crowd",
+        title="15,000 idle connections in one group, and then a message to all",
+        head="15,000, to the last",
+        unit="µs",
+        arguments=("crowd",),
+    ),
+    Workload(
+        key="paced",
+        title="Echo at an offered load of 20,000 messages a second, 200 connections",
+        head="echo, 20,000/s offered",
+        unit="messages/s",
+        arguments=("echo", "--connections", "200", "--rate", "20000"),
+    ),
+    Workload(
+        key="carried",
+        title="Echo, 200 connections, every core",
+        head="echo, every core",
+        unit="messages/s",
+        arguments=("echo", "--connections", "200"),
+    ),
+    Workload(
         key="across",
         title="A group of 200 in each of two processes, 8 messages in flight",
         head="two processes, 8 in flight",
@@ -163,6 +191,7 @@ _BARE = {
     "group-32": "/group/",
     "handshake": "/echo/",
     "idle": "/group/",
+    "crowd": "/group/",
 }
 _CONSUMERS = {
     "echo": "/echo/",
@@ -172,6 +201,7 @@ _CONSUMERS = {
     "idle": "/room/",
     "idle-user": "/private/",
 }
+_PACED = {"paced": "/echo/", "carried": "/echo/"}
 _ACROSS = {"across": "", "across-rate": ""}
 _HELLO = {"plain": "/hello/", "pipelined": "/hello/"}
 _HELLO_2 = {"http2": "/hello/"}
@@ -182,7 +212,9 @@ _UVICORN = (
 )
 _HEADRACE = (
     "{bin}/headrace serve {application} --bind 127.0.0.1 --port {port} "
-    "--no-access-log --log-level warning --no-compression"
+    "--no-access-log --log-level warning --no-compression "
+    # Limits of what the load generator does on purpose: they are looked at all the same.
+    "--handshakes-per-second 1000000 --messages-per-second 1000000"
 )
 _HYPERCORN = "{bin}/hypercorn -c hypercorn.toml --bind 127.0.0.1:{port} hello:application"
 
@@ -265,15 +297,31 @@ ROWS = (
         key="headrace",
         label="Headrace, consumer",
         command=_headrace("headrace_site:application"),
-        paths=_CONSUMERS,
+        paths={**_CONSUMERS, "crowd": "/room/"},
         needs=("headrace",),
     ),
     Row(
         key="headrace-fast",
         label="Headrace, fast lane",
         command=_headrace("headrace_site:application"),
-        paths={"group-1": "/fast/", "group-32": "/fast/"},
+        paths={"group-1": "/fast/", "group-32": "/fast/", "crowd": "/fast/"},
         needs=("headrace",),
+    ),
+    Row(
+        key="headrace-alone",
+        label="Headrace, consumer, one worker",
+        command=_headrace("headrace_site:application") + " --workers 1",
+        paths=_PACED,
+        needs=("headrace",),
+        all_cores=True,
+    ),
+    Row(
+        key="headrace-pair",
+        label="Headrace, consumer, two workers",
+        command=_headrace("headrace_site:application") + " --workers 2",
+        paths=_PACED,
+        needs=("headrace",),
+        all_cores=True,
     ),
     Row(
         key="uvicorn-http",
@@ -442,6 +490,28 @@ TARGETS = (
         row="headrace",
         workload="idle-user",
         limit=10_000,
+    ),
+    Target(
+        text="15,000 connections sent one message: no stall of the loop beyond 20 ms (µs)",
+        row="headrace-fast",
+        workload="crowd",
+        limit=20_000,
+        figure="stall_us",
+    ),
+    Target(
+        text="the same where each handler sends it",
+        row="headrace",
+        workload="crowd",
+        limit=20_000,
+        figure="stall_us",
+    ),
+    Target(
+        text="two workers cost ≤ 1.1 × the CPU of one for a message (≥ 0.91 × as cheap)",
+        row="headrace-pair",
+        workload="paced",
+        limit=0.91,
+        beside="headrace-alone",
+        by_cpu=True,
     ),
     Target(
         text="a group over two processes, Redis ≥ 8 × channels_redis",

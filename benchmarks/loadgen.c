@@ -1,9 +1,11 @@
 /* The load generator: one process, one thread, epoll.
  *
- *     loadgen MODE HOST PORT PATH [--connections N] [--window N] [--size BYTES]
+ *     loadgen MODE HOST PORT PATH [--connections N] [--window N] [--size BYTES] [--rate N]
  *             [--warmup S] [--seconds S] [--patience S] [--header "Name: value"]...
  *
  *   echo       every connection keeps one message in flight; an operation is an echo.
+ *              With --rate so many messages a second are sent, whatever comes back, each by
+ *              the connection whose last one was answered the longest ago.
  *   group      all connections are members of one group. One of them sends, and keeps
  *              --window messages unacknowledged; a message is done once every member,
  *              the sender included, has received it. An operation is one delivery.
@@ -11,7 +13,10 @@
  *              again; an operation is a connection that ended in good order: a close
  *              frame answered by a close frame, then the end of the TCP stream.
  *   hold       opens connections and keeps them. Reads "open N" from standard input,
- *              answers {"event": "opened", ...}; ends with the input.
+ *              answers {"event": "opened", ...}; reads "send N", sends a group N messages, each
+ *              when all of its members, which are all connections, have had the one before,
+ *              answers {"event": "sent", "last_us": [...]} with the time that each of them took
+ *              to the last of the members. Ends with the input.
  *
  * The rules of this file:
  *   - It says what happens as lines of JSON: "measuring" when the warm-up is over,
@@ -61,7 +66,7 @@ struct connection {
 static enum mode mode;
 static struct sockaddr_in server;
 static size_t connections = 1, window = 1, size = 100;
-static double warmup_s = 0.5, seconds = 2.0, patience_s = 10.0;
+static double warmup_s = 0.5, seconds = 2.0, patience_s = 10.0, rate;
 static char request[8192];
 static size_t request_bytes;
 
@@ -73,6 +78,10 @@ static uint64_t operations, reads, frames;
 static uint32_t next_sequence;
 static uint32_t missing[MAX_WINDOW]; /* deliveries that message (sequence % MAX_WINDOW) lacks */
 static size_t unacknowledged;
+static struct connection **rested; /* with --rate: a ring of those that wait for their turn */
+static size_t rest_begin, resting;
+static uint64_t due_before;
+static double pace_since;
 static bool finished; /* the figures are out: how a server says goodbye is not measured */
 static uint8_t buffer[CARRY_BYTES + READ_BYTES];
 
@@ -225,7 +234,10 @@ static void received_message(struct connection *c) {
     uint8_t frame[sizeof outgoing];
     frames++;
     operations++;
-    if (mode == ECHO) {
+    if (mode == ECHO && rate) {
+        c->expected++;
+        rested[(rest_begin + resting++) % connections] = c;
+    } else if (mode == ECHO) {
         transmit(c, frame, write_message(frame, ++c->expected));
     } else if (--missing[c->expected++ % MAX_WINDOW] == 0) {
         unacknowledged--;
@@ -256,7 +268,7 @@ static size_t read_frames(struct connection *c, const uint8_t *data, size_t byte
     const size_t message_bytes = incoming_head + size;
     const uint8_t *at = data, *end = data + bytes;
     while (end - at >= 2) {
-        if (at[0] == 0x81 && (mode == ECHO || mode == GROUP)) {
+        if (at[0] == 0x81 && mode != HANDSHAKE) {
             const size_t left = (size_t)(end - at);
             if (left < incoming_head) break;
             if (left < message_bytes && memcmp(at, incoming, incoming_head) == 0) break;
@@ -375,6 +387,32 @@ static void fill_window(void) {
     if (bytes) transmit(&table[0], batch, bytes);
 }
 
+/* Send what is due by now; where every connection waits for an answer, later. */
+static void keep_pace(void) {
+    uint8_t frame[sizeof outgoing];
+    const uint64_t due = (uint64_t)((now() - pace_since) * rate);
+    for (; due_before < due && resting; due_before++, resting--) {
+        struct connection *c = rested[rest_begin];
+        rest_begin = (rest_begin + 1) % connections;
+        transmit(c, frame, write_message(frame, c->expected));
+    }
+}
+
+/* Send a message to all, and wait until the last has it; return how long that took. */
+static double broadcast(void) {
+    const double since = now();
+    window = 1;
+    connections = opened;
+    fill_window();
+    while (unacknowledged) {
+        turn(100);
+        if (now() - since > patience_s)
+            fail("%u of %zu members did not receive a message in %.0f s",
+                 missing[(next_sequence - 1) % MAX_WINDOW], connections, patience_s);
+    }
+    return now() - since;
+}
+
 static void work(double until, uint64_t at_least) {
     uint64_t before = operations;
     double since = now();
@@ -389,8 +427,9 @@ static void work(double until, uint64_t at_least) {
             fail("nothing for %.0f s after %llu operations", patience_s,
                  (unsigned long long)operations);
         }
-        turn(50);
+        turn(rate ? 1 : 50);
         if (mode == GROUP) fill_window();
+        if (rate) keep_pace();
     }
 }
 
@@ -402,7 +441,10 @@ static void measure(void) {
         /* A server may join the group just after its 101: let the last one do so. */
         for (double until = now() + 0.2; now() < until;) turn(20);
     }
-    if (mode == ECHO) {
+    if (mode == ECHO && rate) {
+        for (size_t i = 0; i < connections; i++) rested[resting++] = &table[i];
+        pace_since = now();
+    } else if (mode == ECHO) {
         uint8_t frame[sizeof outgoing];
         for (size_t i = 0; i < connections; i++) transmit(&table[i], frame, write_message(frame, 0));
     } else if (mode == GROUP) {
@@ -424,6 +466,7 @@ static void measure(void) {
 static void hold(void) {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     char line[64];
+    const size_t slots = connections;
     if (epoll_ctl(poller, EPOLL_CTL_ADD, 0, &event) < 0) fail("epoll: %s", strerror(errno));
     for (;;) {
         /* The only wait for input: with a line pending, epoll returns at once. */
@@ -437,8 +480,15 @@ static void hold(void) {
         size_t count = 0;
         if (got <= 0) break;
         line[got] = 0;
+        if (sscanf(line, "send %zu", &count) == 1) {
+            printf("{\"event\": \"sent\", \"last_us\": [");
+            for (size_t i = 0; i < count; i++)
+                printf(i ? ", %.0f" : "%.0f", broadcast() * 1e6);
+            printf("]}\n");
+            continue;
+        }
         if (sscanf(line, "open %zu", &count) != 1) fail("not a command: %s", line);
-        if (used + count > connections) fail("more than --connections %zu", connections);
+        if (used + count > slots) fail("more than --connections %zu", slots);
         open_connections(count);
         printf("{\"event\": \"opened\", \"connections\": %zu}\n", opened);
     }
@@ -472,6 +522,7 @@ static void read_arguments(int argc, char **argv) {
         if (!strcmp(name, "--connections")) connections = strtoul(value, NULL, 10);
         else if (!strcmp(name, "--window")) window = strtoul(value, NULL, 10);
         else if (!strcmp(name, "--size")) size = strtoul(value, NULL, 10);
+        else if (!strcmp(name, "--rate")) rate = atof(value);
         else if (!strcmp(name, "--warmup")) warmup_s = atof(value);
         else if (!strcmp(name, "--seconds")) seconds = atof(value);
         else if (!strcmp(name, "--patience")) patience_s = atof(value);
@@ -491,7 +542,8 @@ int main(int argc, char **argv) {
     prepare_messages();
     poller = epoll_create1(0);
     table = calloc(connections, sizeof *table);
-    if (poller < 0 || !table) fail("cannot start: %s", strerror(errno));
+    rested = calloc(connections, sizeof *rested);
+    if (poller < 0 || !table || !rested) fail("cannot start: %s", strerror(errno));
     if (mode == HOLD)
         hold();
     else

@@ -13,6 +13,7 @@ import random
 import select
 import shutil
 import socket
+import statistics
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,8 @@ class Plan:
     seconds: float = 2.0
     idle_warm: int = 500  # connections that stay open under the measured ones
     idle: int = 5_000
+    crowd: int = 15_000  # connections of one group, the ones that stay open among them
+    broadcasts: int = 5  # that it is sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +47,7 @@ class Cell:
     """What was found.
 
     ``rate`` is operations a second; or bytes of memory a connection; or the 99th percentile of the
-    latency in microseconds.
+    latency in microseconds; or the microseconds in which a message has reached the last of a crowd.
     """
 
     rate: float
@@ -57,6 +60,9 @@ class Cell:
     p50_us: float | None = None
     p99_us: float | None = None
     commands: float | None = None  # that Redis has executed for each message
+    connection_bytes: float | None = None  # where ``rate`` is a time
+    stall_us: float | None = None  # the longest time that the event loop was held
+    stall_cpu_us: float | None = None  # and the longest that it was at work without a break
 
     @property
     def is_client_bound(self) -> bool:
@@ -80,7 +86,7 @@ class Process:
         self,
         command: Sequence[str | Path],
         *,
-        core: int,
+        core: int | None,
         log: Path,
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
@@ -95,7 +101,7 @@ class Process:
                 stderr=errors,
                 cwd=cwd,
                 env={**os.environ, **(environment or {})},
-                preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+                preexec_fn=None if core is None else lambda: os.sched_setaffinity(0, {core}),
                 start_new_session=True,  # Ctrl-C is for the benchmark, which then stops this
             )
 
@@ -250,28 +256,33 @@ def measure(
     cwd: Path,
     scratch: Path,
     headers: Sequence[str] = (),
+    all_cores: bool = False,
 ) -> Cell:
     """Measure one cell; raise BenchmarkError with the reason where that can't be done.
 
     ``command`` is the server's, with ``{port}`` in it; ``arguments`` are the load
     generator's, of which the first is its mode. ``generator`` is the folder of both generators.
+    With ``all_cores`` the server has every core, the load generator's too.
     """
     server_core, generator_core = cores()
     port = _free_port()
     mode, *options = arguments
+    is_crowd = mode == "crowd"
+    mode = "hold" if is_crowd else mode
     if mode == "across":
         return _across(command, options, plan, environment, cwd, scratch)
     options += [word for header in headers for word in ("--header", header)]
     with Server(
         command.replace("{port}", str(port)).split(),
-        core=server_core,
+        core=None if all_cores else server_core,
         log=scratch / "server.log",
         environment=environment,
         cwd=cwd,
     ) as server:
         server.wait(port)
         if mode == "hold":
-            options += ["--connections", str(plan.idle_warm + plan.idle)]
+            size = plan.crowd if is_crowd else plan.idle_warm + plan.idle
+            options += ["--connections", str(size), "--patience", "60"]
         else:
             options += ["--warmup", str(plan.warmup_s), "--seconds", str(plan.seconds)]
         with Generator(
@@ -281,6 +292,8 @@ def measure(
             log=scratch / "generator.log",
         ) as load:
             try:
+                if is_crowd:
+                    return _crowd(server, load, plan, port)
                 run = _memory if mode == "hold" else _rate
                 return run(server, load, plan)
             except BenchmarkError as error:
@@ -353,6 +366,68 @@ def _memory(server: Server, load: Generator, plan: Plan) -> Cell:
     after = server.settled_memory()
     anonymous, resident = ((b - a) / plan.idle for a, b in zip(before, after, strict=True))
     return Cell(rate=anonymous, resident_bytes=resident)
+
+
+def _crowd(server: Server, load: Generator, plan: Plan, port: int) -> Cell:
+    load.ask(f"open {plan.idle_warm}")
+    load.expect("opened", within_s=60)
+    before, _ = server.settled_memory()
+    more = plan.crowd - plan.idle_warm
+    load.ask(f"open {more}")
+    load.expect("opened", within_s=240)
+    after, resident = server.settled_memory()
+    with _Asked(port, "/stall/") as stall:
+        stall.ask()  # what was before does not count
+        cpu_before, machine_before, since = server.cpu_s(), _busy_s(), time.monotonic()
+        load.ask(f"send {plan.broadcasts}")
+        sent = load.expect("sent", within_s=120)
+        seconds = time.monotonic() - since
+        cpu_s, machine_s = server.cpu_s() - cpu_before, _busy_s() - machine_before
+        stall_us, stall_cpu_us = map(float, stall.ask().split())
+    return Cell(
+        rate=statistics.median(sent["last_us"]),
+        server_us=cpu_s / (plan.broadcasts * plan.crowd) * 1e6,
+        server_cores=cpu_s / seconds,
+        generator_cores=None,
+        other_cores=max(0.0, (machine_s - cpu_s) / seconds - 1),  # the generator's has one core
+        resident_bytes=resident / plan.crowd,
+        connection_bytes=(after - before) / more,
+        stall_us=stall_us,
+        stall_cpu_us=stall_cpu_us,
+    )
+
+
+class _Asked:
+    """A WebSocket of the benchmark's own, which asks a server about itself."""
+
+    def __init__(self, port: int, path: str) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), 30)
+        self._socket.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+            f"Origin: http://127.0.0.1:{port}\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+            "\r\n".encode()
+        )
+        self._file = self._socket.makefile("rb")
+        if b" 101 " not in (status := self._file.readline()):
+            raise BenchmarkError(f"no WebSocket to ask: {status!r}")
+        while self._file.readline() != b"\r\n":
+            pass
+
+    def ask(self) -> str:
+        """Send a short message, and return the short one that answers it."""
+        self._socket.sendall(b"\x81\x81\0\0\0\0?")  # a mask of zeros
+        first, length = self._file.read(2)
+        if first != 0x81 or length > 125:
+            raise BenchmarkError(f"no short text answered: 0x{first:02x}, {length}")
+        return self._file.read(length).decode()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
+        self._socket.close()
 
 
 def _stat(pid: int) -> list[str]:

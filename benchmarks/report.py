@@ -72,6 +72,10 @@ class Results:
     def rate(self, row: str, workload: str) -> Spread | None:
         return self._spread(cell.rate for cell in self.cells(row, workload).values())
 
+    def figure(self, row: str, workload: str, name: str) -> Spread | None:
+        """Return any figure of the cells."""
+        return self._spread(getattr(cell, name) for cell in self.cells(row, workload).values())
+
     def best(self, reference: str, workload: str) -> str | None:
         """Return the best row of a reference in this workload; a row stands for itself."""
         keys = REFERENCES.get(reference, (reference,))
@@ -134,7 +138,7 @@ def _took_part(results: Results, target: Target) -> bool:
 def _target(results: Results, target: Target) -> list[str]:
     row, work = target.row, target.workload
     if target.beside is None:
-        found = results.rate(row, work)
+        found = results.figure(row, work, target.figure)
         if found is None:
             return [target.text, "–", "–", "not measured"]
         reached = found.median <= target.limit
@@ -176,6 +180,8 @@ def _summary(results: Results) -> str:
 def _details(results: Results, work: Workload) -> str:
     if work.is_across:
         return _details_across(results, work)
+    if work.is_crowd:
+        return _details_crowd(results, work)
     heads = ["", f"{work.unit} (least–greatest)"]
     if work.is_memory:
         heads += ["by RSS"]
@@ -235,6 +241,30 @@ def _details_across(results: Results, work: Workload) -> str:
                 _median(cells, "p99_us", _milliseconds),
                 _median(cells, "server_us", _short),
                 _median(cells, "commands", _short),
+            ]
+        )
+    return "\n\n".join([f"### {work.title}", _table(heads, lines), *missing])
+
+
+def _details_crowd(results: Results, work: Workload) -> str:
+    heads = ["", "to the last, ms (least–greatest)", "longest stall of the loop, ms"]
+    heads += ["by its CPU, ms", "bytes a connection", "server CPU, µs a delivery"]
+    lines, missing = [], []
+    for row in results.rows(work.key):
+        rate = results.rate(row.key, work.key)
+        stall = results.figure(row.key, work.key, "stall_us")
+        if rate is None or stall is None:
+            missing.append(f"{row.label} was not measured: {results.error(row.key, work.key)}.")
+            continue
+        cells = list(results.cells(row.key, work.key).values())
+        lines.append(
+            [
+                row.label + results.marks(row.key, work.key),
+                _span(rate, _milliseconds),
+                _span(stall, _milliseconds),
+                _median(cells, "stall_cpu_us", _milliseconds),
+                _median(cells, "connection_bytes", _figure),
+                _median(cells, "server_us", _short),
             ]
         )
     return "\n\n".join([f"### {work.title}", _table(heads, lines), *missing])

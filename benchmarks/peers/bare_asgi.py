@@ -1,5 +1,7 @@
 """A bare ASGI application: what an ASGI server does before any framework is added."""
 
+from stall import Stall
+
 members = set()
 
 
@@ -8,6 +10,9 @@ async def application(scope, receive, send):
     in_group = scope["path"] == "/group/"
     await receive()
     await send({"type": "websocket.accept"})
+    if scope["path"] == "/stall/":
+        await tell_stalls(receive, send)
+        return
     if in_group:
         members.add(send)
     try:
@@ -20,3 +25,12 @@ async def application(scope, receive, send):
                 await send(message)
     finally:
         members.discard(send)
+
+
+async def tell_stalls(receive, send):
+    stall = Stall()
+    try:
+        while (await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": stall.asked()})
+    finally:
+        stall.end()

@@ -9,6 +9,7 @@ os.environ["BENCHMARK_LAYER"] = "headrace.layers.InMemoryChannelLayer"
 django.setup()
 
 from django.urls import path
+from stall import Stall
 
 from headrace.auth import AuthMiddlewareStack
 from headrace.generic.websocket import AsyncWebsocketConsumer
@@ -45,6 +46,18 @@ class PrivateRoom(Room):
             await self.close()
 
 
+class StallTeller(AsyncWebsocketConsumer):
+    async def connect(self):
+        self.stall = Stall()
+        await self.accept()
+
+    async def receive(self, text_data=None, bytes_data=None):
+        await self.send(self.stall.asked())
+
+    async def disconnect(self, code):
+        self.stall.end()
+
+
 application = ProtocolTypeRouter(
     {
         "websocket": URLRouter(
@@ -52,6 +65,7 @@ application = ProtocolTypeRouter(
                 path("echo/", Echo.as_asgi()),
                 path("room/", Room.as_asgi()),
                 path("fast/", FastRoom.as_asgi()),
+                path("stall/", StallTeller.as_asgi()),
                 path("private/", AuthMiddlewareStack(PrivateRoom.as_asgi())),
             ]
         )

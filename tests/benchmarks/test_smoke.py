@@ -21,7 +21,7 @@ from benchmarks.report import Results, Spread, markdown
 from benchmarks import environment
 
 PEERS = environment.HERE / "peers"
-PLAN = Plan(warmup_s=0.05, seconds=0.1, idle_warm=5, idle=20)
+PLAN = Plan(warmup_s=0.05, seconds=0.1, idle_warm=5, idle=20, crowd=40, broadcasts=2)
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))),
@@ -81,6 +81,32 @@ def test_a_django_view(generator: Path, tmp_path: Path) -> None:
 def test_idle(generator: Path, tmp_path: Path) -> None:
     cell = run(generator, tmp_path, "hold", "/room/")
     assert cell.resident_bytes is not None
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("row", "path"),
+    [("headrace", "/room/"), ("headrace-fast", "/fast/"), ("headrace-bare", "/group/")],
+)
+def test_crowd(generator: Path, tmp_path: Path, row: str, path: str) -> None:
+    cell = run(generator, tmp_path, "crowd", path, row)
+    assert cell.rate > 0
+    assert cell.stall_us is not None
+    assert cell.stall_cpu_us is not None
+    assert cell.connection_bytes is not None
+
+
+@needs_compiler
+@pytest.mark.parametrize("row", ["headrace-alone", "headrace-pair"])
+def test_an_offered_load(generator: Path, tmp_path: Path, row: str) -> None:
+    cell = run(generator, tmp_path, "echo --connections 5 --rate 300", "/echo/", row)
+    assert cell.rate < 600
+
+
+@needs_compiler
+def test_http2(generator: Path, tmp_path: Path) -> None:
+    arguments = "http2 --connections 2 --window 3"
+    assert run(generator, tmp_path, arguments, "/hello/", "headrace-http").rate > 0
 
 
 @pytest.mark.parametrize("layer", ["headrace-local", "headrace-redis"])
