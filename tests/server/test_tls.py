@@ -18,6 +18,7 @@ from headrace.exceptions import ConfigurationError
 from headrace.protocols.http1 import Http1Limits
 from headrace.server import tls as tls_room
 from headrace.server.endpoint import Endpoint
+from headrace.server.limits import ClientLimits
 from headrace.server.tls import Credentials, Tls
 
 from .certificates import _DAY, Authority
@@ -307,6 +308,19 @@ async def test_plain_http_gets_an_answer(tls, caplog):
     assert "tls_handshake: the TLS handshake failed: " in caplog.text
 
 
+async def test_tls_where_none_is_spoken_is_told_in_the_log(authority, caplog):
+    caplog.set_level(logging.INFO, "headrace.server")
+    async with serving(keeping([])) as server:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            async with secure(server, trusting(authority)):
+                pass
+        await until(lambda: "is this TLS, to a port for HTTP?" in caplog.text)
+        async with connected(server) as client:
+            response = await client.request(b"PROXY TCP4 1.1.1.1 2.2.2.2 1 2\r\n\r\n")
+            assert response.status == 400
+            assert b"see --proxy-protocol" in response.body
+
+
 async def test_who_asks_in_plain_and_leaves_at_once(tls):
     async with serving(keeping([]), tls=tls) as server:
         for data in (b"GET / HTTP/1.1\r\n\r\n", b""):
@@ -357,6 +371,27 @@ async def test_no_more_connections_than_there_may_be(authority, tls, caplog):
                     pass
             assert (await client.get()).status == 200
     assert "refused, connections" in caplog.text
+
+
+async def test_handshakes_that_are_never_finished_take_a_place_of_their_address(
+    authority, tls, caplog
+):
+    caplog.set_level(logging.INFO, "headrace.server")
+    clients = ClientLimits(connections_per_address=2, shared_networks=())
+    async with serving(keeping([]), tls=tls, clients=clients) as server:
+        async with connected(server) as first, connected(server) as second:
+            await first.send(HALF_A_HELLO)
+            await until(lambda: len(runtime_of(server).connections) == 2)
+            async with connected(server) as third:
+                with contextlib.suppress(ConnectionError):
+                    assert await third.read_to_end() == b""
+            second.reset()
+            await until(lambda: len(runtime_of(server).connections) == 1)
+            async with secure(server, trusting(authority)) as client:
+                assert (await client.get()).status == 200
+        await until(lambda: not runtime_of(server).connections)
+        assert len(runtime_of(server).gate._places) == 0
+    assert "refused, connections_per_address" in caplog.text
 
 
 async def test_nothing_left_to_accept_with(authority, tls, caplog, monkeypatch):

@@ -107,6 +107,8 @@ def check_bytes(block: bytes | bytearray, begin: int = 0, end: int | None = None
             _refuse("a line ends in a bare LF; lines end in CRLF")
         case b"\r":
             _refuse("a CR is not followed by LF; lines end in CRLF")
+        case b"\x16":  # RFC 8446 §5.1: the record of a handshake
+            _refuse("the control character 0x16 is not allowed; is this TLS, to a port for HTTP?")
         case byte:
             _refuse(f"the control character 0x{byte[0]:02x} is not allowed")
 
@@ -185,6 +187,8 @@ def _parse_uncommon_line(line: bytes) -> RequestLine:
 
 def _refuse_request_line(line: bytes) -> NoReturn:
     parts = line.split(b" ")
+    if parts[0] == b"PROXY":
+        _refuse("this is a PROXY header, and nobody reads it here: see --proxy-protocol")
     if not line:
         _refuse("the request begins with more than one empty line")
     if any(byte >= 0x80 for byte in line):

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections.abc import Hashable
 from typing import Any, ClassVar, Final
 
 from ..exceptions import RemoteProtocolError
@@ -122,12 +123,16 @@ class Arrivals:
         refusal = runtime.gate.connect(len(runtime.connections), runtime.loop.time())
         if refusal is None and self.proxied is not None and not self.proxied.believes(peer):
             refusal = _UNTRUSTED
+        place = None
+        if refusal is None and self.proxied is None and peer is not None and peer[1] is not None:
+            # As that of the connection, later: handshakes that are never finished are many.
+            place, refusal = runtime.gate.enter(peer[0])
         if refusal is not None:
             runtime.refusals.note(refusal, peer_of(peer, runtime.worker, 0))
             sock.close()
             return
         sock.setblocking(False)
-        Arrival(self, sock, peer)
+        Arrival(self, sock, peer, place)
 
 
 class Arrival:
@@ -136,6 +141,7 @@ class Arrival:
     __slots__ = (
         "_arrivals",
         "_parser",
+        "_place",
         "_sock",
         "_task",
         "header",
@@ -146,13 +152,16 @@ class Arrival:
 
     protocol: ClassVar[str] = "arriving"
 
-    def __init__(self, arrivals: Arrivals, sock: socket.socket, peer: Address | None) -> None:
+    def __init__(
+        self, arrivals: Arrivals, sock: socket.socket, peer: Address | None, place: Hashable
+    ) -> None:
         runtime = arrivals.runtime
         self._arrivals = arrivals
         self._sock = sock
         self._parser = None if arrivals.proxied is None else ProxyHeaderParser()
         self._task: asyncio.Task[None] | None = None
         self.peer_address = peer
+        self._place = place
         #: What the proxy said.
         self.header = ProxyHeader()
         self.number = runtime.number()
@@ -251,8 +260,14 @@ class Arrival:
 
     def hand_over(self) -> None:
         """Let the connection that comes of it take its place."""
-        self._arrivals.runtime.wheel.cancel(self)
-        self._arrivals.runtime.hand_over(self)
+        runtime = self._arrivals.runtime
+        runtime.wheel.cancel(self)
+        self._leave_place()
+        runtime.hand_over(self)
+
+    def _leave_place(self) -> None:
+        place, self._place = self._place, None
+        self._arrivals.runtime.gate.leave(place)
 
     # The end
 
@@ -267,6 +282,7 @@ class Arrival:
             runtime.loop.remove_reader(self._sock)
             self._sock.close()
         runtime.wheel.cancel(self)
+        self._leave_place()
         runtime.leave(self)
 
     def expire(self, now: float) -> float | None:
