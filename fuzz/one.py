@@ -15,7 +15,9 @@ __all__ = ["main"]
 
 def main() -> None:
     name, *arguments = sys.argv[1:]
-    atheris.Setup([sys.argv[0], *arguments], TARGETS[name])
+    # libFuzzer calls itself by this name, through a shell, when it merges.
+    itself = f"{sys.executable} -m fuzz.one {name}"
+    atheris.Setup([itself, *arguments], TARGETS[name])
     atheris.Fuzz()
 
 

@@ -13,12 +13,15 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from attack.served import ROOT, Served, ServeError
+
+from headrace.server.control import BlockingClient, ControlError
 
 from .judge import SERIES, Verdict, judge
 from .plot import plot
@@ -37,6 +40,7 @@ def main() -> int:
         "soak.place:application",
         "--no-access-log",
         "--log-level=warning",  # clients that vanish are a part of the load
+        f"--control-socket={options.socket}",
         *options.serve,
         log=options.output / "server.log",
     )
@@ -50,6 +54,8 @@ def main() -> int:
     except ServeError as error:
         print(error)
         return 1
+    finally:
+        shutil.rmtree(options.socket.parent, ignore_errors=True)
     return watch.conclude(status)
 
 
@@ -84,7 +90,7 @@ class Watch:
     async def _sample(self) -> bool:
         try:
             inside = await self._inside()
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, ControlError) as error:
             if self._server.ended:
                 return False
             print(f"no vitals: {error!r}")
@@ -104,7 +110,21 @@ class Watch:
         return True
 
     async def _inside(self) -> dict[str, float]:
-        """What only the server itself knows: its tasks, groups and channels."""
+        """What only the server itself knows, of all its workers: tasks; groups, of one of them."""
+        snapshot = await asyncio.to_thread(self._snapshot)
+        workers = snapshot["workers"]
+        return {
+            "tasks": sum(worker["tasks"] for worker in workers),
+            "loop_lag_s": max((worker["loop_lag_s"] for worker in workers), default=0.0),
+            "restarts": sum(snapshot["server"].get("restarts", {}).values()),
+            "groups": (await self._vitals())["groups"],
+        }
+
+    def _snapshot(self) -> dict[str, Any]:
+        with BlockingClient(str(self._options.socket), timeout_s=30) as server:
+            return server.ask("snapshot")
+
+    async def _vitals(self) -> dict[str, float]:
         reader, writer = await asyncio.open_connection(*self._server.address)
         try:
             writer.write(b"GET /vitals HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -112,8 +132,8 @@ class Watch:
                 answer = await reader.read()
         finally:
             writer.close()
-        found = json.loads(answer.partition(b"\r\n\r\n")[2])
-        return {name: found[name] for name in ("tasks", "groups", "channels")}
+        found: dict[str, float] = json.loads(answer.partition(b"\r\n\r\n")[2])
+        return found
 
     def _print_line(self) -> None:
         sample = self._samples[-1]
@@ -213,6 +233,8 @@ def _options() -> argparse.Namespace:
     add("--output", type=Path, default=REPORTS, metavar="FOLDER", help="for samples and the log")
     add("--plot", type=Path, metavar="FILE", help="where the plot goes; else into the folder")
     options = parser.parse_args()
+    # The path of a Unix socket is short, and its folder the user's own.
+    options.socket = Path(tempfile.mkdtemp(prefix="soak-")) / "control"
     if options.plot is None:
         options.plot = options.output / "soak.svg"
     return options

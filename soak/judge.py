@@ -39,7 +39,7 @@ SERIES = (
     Series("rss_bytes", "resident memory", "MiB", 2**20, share=0.02, constant=2**20),
     Series("descriptors", "descriptors", share=0.02, constant=2),
     Series("tasks", "tasks", share=0.02, constant=2),
-    Series("threads", "threads", constant=1),
+    Series("threads", "threads", constant=2),
 )
 
 

@@ -88,7 +88,7 @@ def test_a_leak_is_found(soak, monkeypatch, capsys):
 
 
 def test_too_few_samples_decide_nothing(monkeypatch, tmp_path, capsys):
-    arguments = ["soak", "--output", str(tmp_path), "--minutes=0.01", "--visitors=1"]
+    arguments = ["soak", "--output", str(tmp_path), "--minutes=0.01", "--visitors=1", "--every=0.2"]
     monkeypatch.setattr(sys, "argv", arguments)
     assert program.main() == 1
     assert "too short" in capsys.readouterr().out
