@@ -182,6 +182,7 @@ async def test_a_stop_finishes_what_is_under_way(tmp_path, options):
         await load.start()
         running.process.terminate()
         assert await running.end() == 0
+        await until(lambda: load.open == 0)
         by_server = list(load.closed)
         await load.stop()
         assert load.failures == []
@@ -200,6 +201,7 @@ async def test_too_many_websockets_for_the_rate_are_closed_in_time(tmp_path):
         running.process.terminate()
         await running.logged("40 WebSockets are closed faster than 1 a second")
         assert await running.end() == 0
+        await until(lambda: load.open == 0)
         by_server = list(load.closed)
         await load.stop()
         assert {told for _, _, told in by_server} == {(1012, "the server restarts")}

@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, cast
 
 from ..exceptions import CloseCode, ControlError
 from ..instruments import Snapshot, remains, total
@@ -736,6 +736,8 @@ class Supervisor:
     async def _connections(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         limit, order = order_of(arguments)
         answers = await self._ask(self._reachable(), "connections", arguments)
+        if answers and all(isinstance(each, ControlError) for each in answers):
+            raise cast("ControlError", answers[0])
         rows = [
             row
             for each in answers
