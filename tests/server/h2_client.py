@@ -31,6 +31,8 @@ class Frame(NamedTuple):
     flags: int
     stream: int
     payload: bytes
+    #: Of HEADERS.
+    fields: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
     def code(self):
@@ -90,6 +92,8 @@ class H2Client:
         self.seen = []
         #: Whether windows are given back as data comes.
         self.acknowledges = True
+        #: Whether the server's settings are acknowledged.
+        self.confirms = True
 
     # What is said
 
@@ -149,11 +153,17 @@ class H2Client:
                 payload = await self.client.reader.readexactly(int.from_bytes(head[:3], "big"))
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
-        heard = Frame(head[3], head[4], int.from_bytes(head[5:9], "big"), payload)
+        fields = ()
+        if head[3] == HEADERS:
+            assert head[4] & END_HEADERS
+            # Each, whoever waits for it: the next is read by what this one leaves in the table.
+            fields = tuple(tuple(field) for field in self.decoder.decode(payload, raw=True))
+        heard = Frame(head[3], head[4], int.from_bytes(head[5:9], "big"), payload, fields)
         self.seen.append(heard)
         if heard.kind == SETTINGS and not heard.flags & ACK:
             self.settings |= heard.settings
-            self.frame(SETTINGS, ACK, 0)
+            if self.confirms:
+                self.frame(SETTINGS, ACK, 0)
         elif heard.kind == DATA and heard.payload and self.acknowledges:
             self.window(0, len(payload)).window(heard.stream, len(payload))
         return heard
@@ -182,17 +192,13 @@ class H2Client:
             if heard.kind == GOAWAY:
                 assert heard.code == NO_ERROR, heard
                 continue
-            if heard.kind == HEADERS:
-                assert heard.flags & END_HEADERS
-                fields = self.decoder.decode(heard.payload, raw=True)
-                if heard.stream != stream:
-                    continue
-                if fields[0][0] == b":status":
-                    status, headers = int(fields[0][1]), [tuple(field) for field in fields[1:]]
-                else:
-                    trailers = [tuple(field) for field in fields]
-            elif heard.stream != stream:
+            if heard.stream != stream:
                 continue
+            if heard.kind == HEADERS:
+                if heard.fields[0][0] == b":status":
+                    status, headers = int(heard.fields[0][1]), list(heard.fields[1:])
+                else:
+                    trailers = list(heard.fields)
             elif heard.kind == DATA:
                 body += heard.payload
             else:

@@ -82,6 +82,7 @@ class Http2Stream:
         "blocked_by",
         "clock",
         "closed",
+        "done",
         "ends",
         "expected",
         "id",
@@ -130,6 +131,8 @@ class Http2Stream:
         self.pending_bytes = 0
         #: The end of our side waits behind them, or has left.
         self.ends = False
+        #: It has left.
+        self.done = False
         #: It is among those whose turn will come.
         self.queued = False
         #: When the client is cut off whose window stays closed.

@@ -481,7 +481,7 @@ class Http2Engine:
         stream.request_ended = True
         stream.clock = None
         self._events.append(StreamEnded(stream))
-        if stream.ends and not stream.pending_bytes and not stream.queued:
+        if stream.done:
             self._forget(stream, cut_off=False)
 
     # HEADERS and CONTINUATION
@@ -605,7 +605,7 @@ class Http2Engine:
 
     def _check_size(self, fields: list[Field]) -> None:
         limits = self._http
-        if len(fields) > limits.header_count + 5:
+        if sum(name[:1] != b":" for name, _ in fields) > limits.header_count:
             raise HandshakeError(
                 f"there are more than {limits.header_count} header fields", status=431
             )
@@ -771,18 +771,19 @@ class Http2Engine:
 
     def queue(self, stream: Http2Stream) -> None:
         """See to it that the stream has its turn, if it has something to send."""
-        if not stream.queued and not stream.closed and (stream.pending_bytes or stream.ends):
-            if not stream.pending_bytes and stream not in self._streams.values():
-                return
+        if stream.queued or stream.closed or stream.done:
+            return
+        if stream.pending_bytes or stream.ends:
             stream.queued = True
             self._queue.append(stream)
 
-    def pump(self, room_bytes: int) -> list[Http2Stream]:
+    def pump(self, room_bytes: int, now: float) -> list[Http2Stream]:
         """Move what waits into the output, about so many bytes; give the streams it came from."""
         moved: list[Http2Stream] = []
         queue, h2 = self._queue, self._h2
         if self.closed:
             return moved
+        self._now = now
         shut: list[Http2Stream] = []
         while queue and room_bytes > 0:
             stream = queue.popleft()
@@ -817,6 +818,9 @@ class Http2Engine:
                 self._end_response(stream)
         for stream in shut:
             self._block_stream_until_opened(stream)
+        if not self._streams and self._idle_since is None:
+            self._idle_since = now
+            self._hasten(now + self._http.keep_alive_s)
         return moved
 
     def _block_stream_until_opened(self, stream: Http2Stream) -> None:
@@ -836,6 +840,7 @@ class Http2Engine:
         )
 
     def _end_response(self, stream: Http2Stream) -> None:
+        stream.done = True
         if stream.request_ended:
             self._forget(stream, cut_off=False)
         elif not stream.is_tunnel:
@@ -884,8 +889,7 @@ class Http2Engine:
         stream.drop()
         self._remember(stream.id, cut_off=cut_off)
         if not self._streams:
-            self._idle_since = self._now
-            self._hasten(self._now + self._http.keep_alive_s)
+            self._idle_since = None  # the time is told to the ``pump`` that follows
             if self.leaving and self._last_id is not None:
                 self._close()
 

@@ -49,8 +49,6 @@ logger = logging.getLogger("headrace.server")
 LOW_WATER_BYTES = HIGH_WATER_BYTES // 4
 #: Bytes that one turn hands to the transport before the loop has its turn again.
 TURN_BYTES = 256 * 1024
-#: The setting that moves the limits, for the log.
-SETTING = "Config.http2_limits"
 #: How long a connection that was closed by us is read on.
 LINGER_S = 2.0
 #: How long the client of a closed WebSocket has to end its side of the stream.
@@ -96,6 +94,7 @@ class Http2Connection(asyncio.Protocol):
         "_write_by",
         "number",
         "received_bytes",
+        "sent_bytes",
         "tick",
     )
 
@@ -121,6 +120,7 @@ class Http2Connection(asyncio.Protocol):
         self._tls = tls
         self.number = number
         self.received_bytes = 0
+        self.sent_bytes = 0
         self.tick: int | None = None
         #: What each stream carries.
         self._carried: dict[int, _Request | _Tunnel] = {}
@@ -266,19 +266,22 @@ class Http2Connection(asyncio.Protocol):
                     self._fail(event)
 
     def _refused(self, stream: Http2Stream, status: int, reason: str) -> None:
-        self._runtime.counters.refuse(reason_of(status))
-        logger.info("%s: refused with %d: %s", self.peer, status, reason)
+        word = reason_of(status)
+        self._runtime.refusals.count(word)
+        self._runtime.log(word, "%s: refused with %d: %s", self.peer, status, reason)
         if (receiver := self._carried.pop(stream.id, None)) is not None:
             receiver.lost(status)
 
     def _fail(self, event: ConnectionFailed) -> None:
         """End what the client misuses, or what it has lost its way in."""
+        runtime = self._runtime
         if event.limit is None:
-            self._runtime.counters.refuse("http2_error")
-            logger.info("%s: HTTP/2 failed with %d: %s", self.peer, event.code, event.reason)
+            runtime.refusals.count("http2_error")
+            what = "%s: HTTP/2 failed with %d: %s"
+            runtime.log("http2_error", what, self.peer, event.code, event.reason)
             return
-        says = event.reason
-        self._runtime.refusals.note(Refusal(f"http2_{event.limit}", says, SETTING), self.peer)
+        refusal = Refusal(f"http2_{event.limit}", event.reason, "Config.http2_limits")
+        runtime.refusals.note(refusal, self.peer)
         # Whoever floods us does not leave the work behind.
         for task in list(self._tasks):
             task.cancel()
@@ -300,8 +303,9 @@ class Http2Connection(asyncio.Protocol):
         if self._paused or self._transport.is_closing():
             return
         engine = self._engine
-        moved = engine.pump(TURN_BYTES)
+        moved = engine.pump(TURN_BYTES, self._runtime.loop.time())
         if data := engine.data_to_send():
+            self.sent_bytes += len(data)
             self._runtime.counters.bytes_sent += len(data)
             self._transport.write(data)
         for stream in moved:
@@ -349,16 +353,28 @@ class Http2Connection(asyncio.Protocol):
             self._open_websocket(stream, request, protocol, client, scheme)
             return
         runtime.counters.requests += 1
+        place, refusal = self._enter(client)
+        if refusal is not None:
+            runtime.refusals.request(
+                refusal, peer_of(client, runtime.worker, self.number), stream.refuse
+            )
+            return
         scope = http_scope(request, runtime, scheme=scheme, client=client, server=self._server)
         scope["extensions"]["http.response.trailers"] = {}
         if self._tls is not None:
             scope["extensions"]["tls"] = self._tls
-        carrier = _Request(self, stream)
+        carrier = _Request(self, stream, place)
         exchange = carrier.exchange = Exchange(
             runtime, carrier, stream, carrier, request, client=client
         )
         self._carried[stream.id] = carrier
         self._own(exchange.start(scope))
+
+    def _enter(self, client: Address | None) -> tuple[Hashable, Refusal | None]:
+        """Take a place for a request, where a proxy says whose it is."""
+        if client is self._client or client is None:
+            return None, None
+        return self._runtime.gate.enter(client[0])
 
     def _own(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
@@ -380,13 +396,27 @@ class Http2Connection(asyncio.Protocol):
                 )
             handshake = parse_handshake(request.method, request.http_version, request.headers)
         except HandshakeError as error:
-            runtime.counters.refuse("bad_handshake")
+            runtime.refusals.count("bad_handshake")
             peer = peer_of(client, runtime.worker, self.number)
-            logger.info("%s: handshake refused with %d: %s", peer, error.status, error)
+            what = "%s: handshake refused with %d: %s"
+            runtime.log("bad_handshake", what, peer, error.status, str(error))
             log_access(runtime, peer, request, error.status)
             if runtime.config.watcher is not None:
                 runtime.config.watcher.request(peer, request, error.status, None)
             stream.refuse(error.status, str(error), error.headers)
+            return
+        host = None if client is None or client[1] is None else client[0]
+        if (held := runtime.gate.handshake(host, runtime.loop.time())) is not None:
+            refused, wait_s = held
+            runtime.refusals.request(
+                refused, peer_of(client, runtime.worker, self.number), stream.refuse, wait_s=wait_s
+            )
+            return
+        place, full = self._enter(client)
+        if full is not None:
+            runtime.refusals.request(
+                full, peer_of(client, runtime.worker, self.number), stream.refuse
+            )
             return
         tunnel = _Tunnel(self, stream)
         opening = _Http2Opening(runtime, stream, handshake, tunnel, request, client)
@@ -400,6 +430,7 @@ class Http2Connection(asyncio.Protocol):
         websocket = WebSocketStream(runtime, tunnel, outbox, opening, client=client)
         websocket.number = opening.number
         outbox.owner = websocket
+        websocket.place = place
         tunnel.websocket = websocket
         self._carried[stream.id] = tunnel
         if (watcher := runtime.config.watcher) is not None:
@@ -505,6 +536,11 @@ class Http2Connection(asyncio.Protocol):
         """Close at once."""
         self._transport.abort()
 
+    @property
+    def task(self) -> "asyncio.Task[None] | None":
+        """None: its streams have many."""
+        return None
+
     def waiting(self) -> tuple[int, int, bool]:
         """Return what waits: see ``Drainable``."""
         waiting = self._engine.pending_bytes + self._transport.get_write_buffer_size()
@@ -527,10 +563,11 @@ class Http2Connection(asyncio.Protocol):
 class _Request:
     """What an exchange asks of its connection and of its outbox, for one stream."""
 
-    __slots__ = ("_connection", "_stream", "_waiters", "exchange")
+    __slots__ = ("_connection", "_place", "_stream", "_waiters", "exchange")
 
-    def __init__(self, connection: Http2Connection, stream: Http2Stream) -> None:
+    def __init__(self, connection: Http2Connection, stream: Http2Stream, place: Hashable) -> None:
         self._connection = connection
+        self._place = place
         self._stream = stream
         self._waiters: list[asyncio.Future[None]] = []
         self.exchange: Exchange | None = None
@@ -560,8 +597,13 @@ class _Request:
     def lost(self, status: int) -> None:
         """Learn that nobody waits for the response."""
         assert self.exchange is not None
+        self._leave()
         self.exchange.disconnect(status)
         self.release()
+
+    def _leave(self) -> None:
+        self._connection.runtime.gate.leave(self._place)
+        self._place = None
 
     def release(self) -> None:
         """Let every waiting sender go on."""
@@ -584,6 +626,7 @@ class _Request:
 
     def finished(self) -> None:
         """Let go of the stream: what is left of the response finds its way."""
+        self._leave()
         self._connection.forget(self._stream)
         connection = self._connection
         connection.engine.consumed(self._stream, self._stream.unconsumed)
