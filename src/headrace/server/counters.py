@@ -125,8 +125,14 @@ class Counters:
             )
 
 
+#: RFC 9110 has renamed them, and Python its phrases in 3.13: a label has one name.
+_REASONS = {413: "content_too_large", 414: "uri_too_long", 422: "unprocessable_content"}
+
+
 def reason_of(status: int) -> str:
     """Return the word for a refusal that is known by its status: ``content_too_large``."""
+    if (word := _REASONS.get(status)) is not None:
+        return word
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:

@@ -510,7 +510,8 @@ class WebSocketStream(Inbox):
 
     @property
     def _held_back(self) -> bool:
-        return self._pressure is not None and self._pressure.timer is not None
+        pressure = self._pressure
+        return pressure is not None and (pressure.deaf or pressure.timer is not None)
 
     def _full_of_messages(self) -> bool:
         """Tell whether the client has sent enough for now.
