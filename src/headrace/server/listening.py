@@ -24,6 +24,7 @@ class Listening:
     def __init__(self, endpoint: Endpoint) -> None:
         #: Path and inode of the file that is ours to remove.
         self._file: tuple[str, int] | None = None
+        self._scheme = "http" if endpoint.tls is None else "https"
         try:
             if endpoint.fd is not None:
                 self.sock = socket.socket(fileno=os.dup(endpoint.fd))
@@ -35,6 +36,11 @@ class Listening:
             hint = _HINTS.get(error.errno or 0, "choose another with --bind, --port, --uds or --fd")
             reason = (error.strerror or str(error)).lower()
             raise ConfigurationError(f"cannot listen on {endpoint}: {reason}; {hint}") from error
+
+    @property
+    def address(self) -> str:
+        """Where it listens: ``https://127.0.0.1:8000`` or ``unix:/run/app.sock``."""
+        return address_of(self.sock, self._scheme)
 
     def _bind_unix(self, path: str, mode: int | None) -> socket.socket:
         with contextlib.suppress(FileNotFoundError):

@@ -32,7 +32,7 @@ from .config import Config
 from .control import ENVIRONMENT, ControlServer, Link
 from .cores import usable_cores
 from .desk import largest, order_of
-from .listening import Listening, address_of
+from .listening import Listening
 from .systemd import Notifier
 from .worker_process import VARIABLE, Post
 
@@ -296,7 +296,7 @@ class Supervisor:
 
     async def _serve(self) -> None:
         for listening in self._sockets:
-            logger.info("Headrace listens on %s", address_of(listening.sock))
+            logger.info("Headrace listens on %s", listening.address)
         logger.info("%d worker%s", self.count, "s serve" if self.count > 1 else " serves")
         self._notifier.ready(self._status())
         await self._stop.wait()
@@ -725,7 +725,7 @@ class Supervisor:
             "pid": os.getpid(),
             "started": self._started,
             "workers": self.count,
-            "addresses": [address_of(listening.sock) for listening in self._sockets],
+            "addresses": [listening.address for listening in self._sockets],
             "reloading": self._reloading is not None,
             "restarts": dict(self._restarts),
             "counters": {
