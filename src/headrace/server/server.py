@@ -421,19 +421,16 @@ class Server:
     ) -> None:
         """Start, run until SIGTERM, SIGINT or ``end()``, and stop.
 
-        A second signal ends it at once. SIGHUP renews the certificates, where there are any.
+        A second signal ends it at once.
 
         Args:
             signals: Whether the signals are heard; only the main thread can.
             started: Called when connections are accepted.
         """
         loop = asyncio.get_running_loop()
-        numbers: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT) if signals else ()
+        numbers = (signal.SIGTERM, signal.SIGINT) if signals else ()
         for number in numbers:
             loop.add_signal_handler(number, self._signalled, number)
-        if signals and any(endpoint.tls for endpoint in self.config.endpoints()):
-            loop.add_signal_handler(signal.SIGHUP, self.renew_certificates)
-            numbers = (*numbers, signal.SIGHUP)
         try:
             if await self._start_unless_signalled():
                 for address in self.addresses:
