@@ -41,6 +41,7 @@ from .bearer import (
     Verify,
 )
 from .first_message import FirstMessage
+from .per_user import ConnectionsPerUser
 from .sockets import aclose_user_sockets, close_user_sockets, move, register
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "AuthMiddlewareStack",
     "AuthorizationHeader",
     "BearerTokenMiddleware",
+    "ConnectionsPerUser",
     "FirstMessage",
     "QueryString",
     "Source",
