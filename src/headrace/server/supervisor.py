@@ -42,6 +42,8 @@ logger = logging.getLogger("headrace.server")
 
 #: So often it looks whether a worker hangs, is old or large, or has outstayed its time.
 LOOK_S = 0.5
+#: Where it comes to look so late, it was stopped itself.
+AWAY_S = 2.0
 #: A worker that ends sooner than this counts as one more failure in a row.
 STABLE_S = 20.0
 #: How long the first, and at most any, restart waits.
@@ -624,8 +626,8 @@ class Supervisor:
         self._looked = now
         timeout_s = self._settings.timeout_s
         for worker in list(self._all):
-            if late_s > LOOK_S:
-                worker.heard = max(worker.heard, now)  # it was us who was not there to hear
+            if late_s > AWAY_S:
+                worker.heard += late_s  # it was us who was not there to hear
             if worker.due is not None and now >= worker.due:
                 logger.warning("%s has not ended in time: it is killed", worker)
                 worker.due = now + OVERTIME_S
