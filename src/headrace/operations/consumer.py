@@ -200,7 +200,11 @@ class OperationsConsumer(AsyncWebsocketConsumer):
         }
         if not rights.close:
             answer["error"] = "you may not close connections: that takes a permission of its own"
-            logger.warning("%s may not close the connection %.100r", rights.user, wanted.connection)
+            logger.warning(
+                "%s may not close the connection %.100r",
+                rights.user.get_username(),
+                wanted.connection,
+            )
         else:
             try:
                 await feed().ask(
@@ -214,7 +218,7 @@ class OperationsConsumer(AsyncWebsocketConsumer):
             else:
                 logger.warning(
                     "%s has closed the connection %s with %d %r",
-                    rights.user,
+                    rights.user.get_username(),
                     wanted.connection,
                     wanted.code,
                     wanted.reason,
