@@ -30,6 +30,7 @@ from .running import ending_at_once, new_event_loop
 from .running import run as run_server
 from .runtime import ASGIApplication
 from .server import Server
+from .settled import Settled
 from .single import Single
 from .supervisor import Supervisor, command_of
 from .systemd import Notifier, listening_fds
@@ -258,6 +259,7 @@ def _run(server: Server, beside: Single | Worker, *, debug: bool) -> int:
     # every connection, need not walk through it again and again.
     gc.collect()
     gc.freeze()
+    server.settled = Settled()
     with asyncio.Runner(debug=debug or None, loop_factory=new_event_loop) as runner:
         loop = runner.get_loop()
         beside.attend(server, loop)

@@ -19,6 +19,7 @@ from .counters import Counters
 from .endpoint import Address
 from .identity import Peer
 from .limits import Gate, Pace, Refusals
+from .settled import Settled
 from .turn import Turn
 from .wheel import Wheel
 
@@ -95,6 +96,8 @@ class Runtime:
     started: float = field(default_factory=time.time)
     #: The number that was given to a connection last.
     numbered: int = 0
+    #: Leaves settled WebSockets out of garbage collections; None: the process is not ours.
+    settled: Settled | None = None
     #: Every open connection.
     connections: set[Drainable] = field(default_factory=set)
     #: Every task that runs the application, so that none is lost or forgotten.

@@ -33,6 +33,7 @@ from .lifespan import LifespanTask
 from .listening import Listening, address_of, is_unix
 from .metrics import observatory, observatory_config
 from .runtime import ASGIApplication, Drainable, Runtime
+from .settled import Settled
 from .snapshot import Probe, take
 from .tls import Credentials
 from .turn import Turn
@@ -80,6 +81,8 @@ class Server:
         self.close_rate = 0.0
         #: How long a stop lets connections wait for a request that may be on its way.
         self.idle_grace_s = 0.0
+        #: Who owns the process lets settled WebSockets out of its garbage collections.
+        self.settled: Settled | None = None
         self._runtime: Runtime | None = None
         self._lifespan: LifespanTask | None = None
         self._probe: Probe | None = None
@@ -191,6 +194,7 @@ class Server:
             wheel=Wheel(loop),
             worker=self.worker,
             numbered=self.numbers_from,
+            settled=self.settled,
         )
         lifespan = self._lifespan = LifespanTask(self.app, self.config.lifespan)
         try:

@@ -337,6 +337,8 @@ class WebSocketStream(Inbox):
         if self._pressure is not None:
             self._pressure.cancel()
         runtime.wheel.cancel(self)
+        if self.engine is not None and runtime.settled is not None:
+            runtime.settled.gone(self.number, runtime.numbered)
         if self.engine is not None and self.engine.state is not ENGINE_CLOSED:
             self.engine.receive_eof(runtime.loop.time())
         self._disconnect()
@@ -599,6 +601,8 @@ class WebSocketStream(Inbox):
         self._opening = None
         self.phase = OPEN
         runtime.counters.accepted += 1
+        if runtime.settled is not None:
+            runtime.settled.opened(self.number, runtime.numbered)
         config = runtime.config
         if config.watcher is not None:
             config.watcher.websocket_accepted(self)
