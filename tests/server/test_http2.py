@@ -570,6 +570,10 @@ async def test_many_websockets_and_requests_on_one_connection():
         client.post(101).data(101, b"body", ends=True)
         assert (await client.answer(101)).body == b"body"
         assert server.counters.websockets == 20
+        # Each byte is counted once, whatever carries it.
+        connection = connection_of(server)
+        assert server.counters.bytes_received == connection.received_bytes
+        assert server.counters.bytes_sent == connection.sent_bytes
         assert server.counters.connections == 1
 
 

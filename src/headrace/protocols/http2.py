@@ -857,8 +857,9 @@ class Http2Engine:
         """Refuse a stream that the caller has no room for; the client may try it again."""
         events = self._events = []
         try:
-            self._spend(self._resets, "resets")
-            self.reset(stream, ErrorCodes.REFUSED_STREAM)
+            if not stream.closed:
+                self._spend(self._resets, "resets")
+                self.reset(stream, ErrorCodes.REFUSED_STREAM)
         except _ConnectionError as error:
             self._fail(error.code, str(error), error.limit)
         return events

@@ -171,6 +171,7 @@ class Http2Connection(asyncio.Protocol):
     def begin(self, data: bytes) -> None:
         """Take the transport over, and what has come already."""
         runtime = self._runtime
+        self.received_bytes = len(data)  # counted by who has received them
         runtime.enter(self)
         self._transport.set_protocol(self)
         if runtime.draining:
@@ -345,6 +346,8 @@ class Http2Connection(asyncio.Protocol):
 
     def _open(self, stream: Http2Stream, request: RequestReceived, protocol: bytes | None) -> None:
         runtime = self._runtime
+        if stream.closed:
+            return  # the same bytes that asked for it have reset it
         if len(self._tasks) >= 2 * runtime.config.http2_limits.streams:
             self._handle(self._engine.turn_away(stream))
             return
@@ -494,11 +497,10 @@ class Http2Connection(asyncio.Protocol):
             self._transport.abort()
             return None
         if self._write_by is not None and not self._takes_bytes(now):
-            logger.info(
-                "%s: the client has taken nothing for %g s: it is cut off",
-                self.peer,
-                self._runtime.config.write_timeout_s,
-            )
+            runtime = self._runtime
+            what = "%s: the client has taken nothing for %g s: it is cut off"
+            runtime.refusals.count("write_timeout")
+            runtime.log("write_timeout", what, self.peer, runtime.config.write_timeout_s)
             self._transport.abort()
             return None
         if self._lingering:
@@ -698,6 +700,8 @@ class _Tunnel(asyncio.Transport):
 
     def _deliver(self, data: bytes) -> None:
         assert self.websocket is not None
+        # It counts them, too, and they have been counted with the connection's.
+        self._connection.runtime.counters.bytes_received -= len(data)
         self.websocket.data_received(data)
         self._connection.engine.consumed(self._stream, len(data))
         self._connection.note()
@@ -759,6 +763,8 @@ class _Tunnel(asyncio.Transport):
         if self._closing:
             return
         stream.write(bytes(data))
+        # The outbox counts them, too; they will be counted with the connection's.
+        self._connection.runtime.counters.bytes_sent -= len(data)
         self._connection.note()
         if stream.pending_bytes > HIGH_WATER_BYTES and not self._writing_paused:
             self._writing_paused = True
