@@ -33,7 +33,7 @@ class LoginAsView(auth_views.RedirectURLMixin, View):
     """Log in by a click, as one of the accounts that have no password."""
 
     http_method_names = ("post",)
-    next_page = "rooms"
+    next_page = "start"
 
     def post(self, request, username):
         user = get_object_or_404(User, username=username, open_to_all=True, is_active=True)
@@ -48,9 +48,9 @@ class LoginAsView(auth_views.RedirectURLMixin, View):
 def sign_up(request):
     """Make an account, and log in with it."""
     if request.user.is_authenticated:
-        return redirect("rooms")
+        return redirect("start")
     form = SignUpForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         login(request, form.save(), backend=BACKEND)
-        return redirect("rooms")
+        return redirect("start")
     return render(request, "accounts/sign_up.html", {"form": form})

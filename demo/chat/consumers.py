@@ -20,111 +20,36 @@ What goes to a group takes the fast lane and may overtake what the consumer says
 included. No harm comes of it: messages carry their number, and changes of presence their revision.
 """
 
-import json
-import logging
 import re
 import time
 from urllib.parse import parse_qs
 
 from django.conf import settings
-from django.db import DatabaseError
 
-from chat.groups import LOBBY, for_browsers, room_group, session_group, user_group
-from chat.limits import Allowance, Refused, client_id_of, number_of, text_of
+from chat.groups import LOBBY, room_group
 from chat.models import Message, ReadMark, Room
 from chat.presence import Presence
 from headrace.db import database_sync_to_async
-from headrace.generic.websocket import AsyncJsonWebsocketConsumer
+from live.consumers import GONE, LiveConsumer
+from live.events import for_browsers, user_group
+from live.limits import Allowance, Refused, number_of, text_of, uuid_of
 
-__all__ = ["LOGGED_OUT", "NO_SUCH_ROOM", "LobbyConsumer", "RoomConsumer"]
-
-logger = logging.getLogger(__name__)
-
-# Close codes of this application (RFC 6455 §7.4.2 leaves 4000-4999 to it). A page that gets one of
-# them doesn't come back; after any other it does.
-LOGGED_OUT = 4401
-NO_SUCH_ROOM = 4404
+__all__ = ["LobbyConsumer", "RoomConsumer"]
 
 presence = Presence()
 
 
-class ChatConsumer(AsyncJsonWebsocketConsumer):
-    """What all of this site's WebSockets have in common: they say why, and they bear nonsense."""
-
-    commands: dict[str, str] = {"ping": "ping"}
-
-    async def connect(self):
-        # A browser shows its page neither the status nor the body of a refused handshake, so the
-        # refusal is told over the open connection.
-        await self.accept()
-        self.allowance = Allowance(burst=40, per_second=10)
-        self.user = self.scope["user"]
-        if not self.user.is_authenticated:
-            await self.refuse(LOGGED_OUT, "not_logged_in", "You are not logged in.")
-            return
-        await self.channel_layer.group_add(LOBBY, self.channel_name)
-        await self.channel_layer.group_add(user_group(self.user.pk), self.channel_name)
-        await self.channel_layer.group_add(
-            session_group(self.scope["session"].session_key), self.channel_name
-        )
-        await self.enter()
-
-    async def enter(self):
-        """Begin, for a user who is known."""
-
-    async def receive(self, text_data=None, bytes_data=None, **kwargs):
-        content = {}
-        try:
-            wait = self.allowance.take(time.monotonic())
-            content = self.read(text_data)
-            if wait:
-                raise Refused("rate", "Too much at once.", retry_after_s=wait)
-            command = self.commands.get(content.get("type"))
-            if command is None:
-                raise Refused("unknown_command", "This is no command that a room knows.")
-            await getattr(self, command)(content)
-        except Refused as refused:
-            await self.say_error(content, refused.code, str(refused), **refused.details)
-        except DatabaseError:
-            logger.exception("a command of %s failed in the database", self.user)
-            await self.say_error(
-                content, "unavailable", "The room can't be reached just now.", retry_after_s=2.0
-            )
-
-    @staticmethod
-    def read(text):
-        """Return a command, or raise :class:`Refused`."""
-        try:
-            content = json.loads(text) if text is not None else None
-        except (ValueError, RecursionError):  # too deep a nesting is no JSON of ours either
-            raise Refused("not_json", "This is not JSON.") from None
-        if not isinstance(content, dict) or not isinstance(content.get("type"), str):
-            raise Refused("not_json", "A command is a JSON object with a type.")
-        return content
-
-    async def say_error(self, content, code, text, **details):
-        client_id = content.get("client_id")
-        if isinstance(client_id, str) and client_id.isascii():
-            details["client_id"] = client_id[:36]
-        await self.send_json({"type": "error", "code": code, "text": text, **details})
-
-    async def refuse(self, close_code, code, text):
-        await self.send_json({"type": "error", "code": code, "text": text})
-        await self.close(close_code)
-
-    async def ping(self, content):
-        await self.send_json({"type": "pong"})
-
-
-class LobbyConsumer(ChatConsumer):
+class LobbyConsumer(LiveConsumer):
     """The list of rooms: it is only told what happens."""
 
+    async def enter(self):
+        await self.channel_layer.group_add(LOBBY, self.channel_name)
 
-class RoomConsumer(ChatConsumer):
+
+class RoomConsumer(LiveConsumer):
     """One browser's place in one room."""
 
     commands = {
-        **ChatConsumer.commands,
         "message": "post",
         "history": "history",
         "read": "mark_read",
@@ -133,11 +58,12 @@ class RoomConsumer(ChatConsumer):
     room = None
 
     async def enter(self):
+        await self.channel_layer.group_add(LOBBY, self.channel_name)
         self.posting = Allowance(burst=settings.CHAT_BURST, per_second=settings.CHAT_PER_SECOND)
         slug = self.scope["url_route"]["kwargs"]["slug"]
         self.room = await database_sync_to_async(Room.objects.with_unread(self.user).find)(slug)
         if self.room is None:
-            await self.refuse(NO_SUCH_ROOM, "unknown_room", "There is no such room (any more).")
+            await self.refuse(GONE, "unknown_room", "There is no such room (any more).")
             return
         self.group = room_group(self.room.pk)
         # First the group, then what was missed: nothing can fall in between.
@@ -194,8 +120,8 @@ class RoomConsumer(ChatConsumer):
         return int(digits) if re.fullmatch("[0-9]{1,15}", digits) else 0
 
     async def post(self, content):
-        text = text_of(content.get("text"))
-        client_id = client_id_of(content.get("client_id"))
+        text = text_of(content.get("text"), length=settings.CHAT_MESSAGE_LENGTH)
+        client_id = uuid_of(content.get("client_id"))
         if wait := self.posting.take(time.monotonic()):
             raise Refused("rate", "You write faster than anyone can read.", retry_after_s=wait)
         try:
@@ -203,7 +129,7 @@ class RoomConsumer(ChatConsumer):
                 room=self.room, author=self.user, client_id=client_id, text=text
             )
         except Room.DoesNotExist:
-            await self.refuse(NO_SUCH_ROOM, "unknown_room", "There is no such room (any more).")
+            await self.refuse(GONE, "unknown_room", "There is no such room (any more).")
             return
         if not is_new:
             await self.send_json({"type": "message", "message": message.public()})

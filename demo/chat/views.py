@@ -3,16 +3,16 @@
 A room's page arrives complete, with its last messages; the scripts then keep it up to date.
 """
 
-from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 from django.shortcuts import get_object_or_404, redirect, render
 
 from chat.forms import RoomForm
-from chat.groups import LOBBY, for_browsers
+from chat.groups import LOBBY
 from chat.models import Message, Room
-from headrace.layers import get_channel_layer
+from headrace.db import group_send_on_commit
+from live.events import for_browsers
 
 __all__ = ["new_room", "room", "rooms"]
 
@@ -53,16 +53,10 @@ def new_room(request):
             form.instance.created_by = request.user
             opened = form.save()
             # Not before the commit: who is told may ask for the room at once.
-            transaction.on_commit(lambda: tell_lobby(opened))
+            group_send_on_commit(LOBBY, for_browsers({"type": "room", "room": opened.public()}))
         return redirect(opened)
     return render(
         request,
         "chat/new_room.html",
         {"form": form, "rooms": Room.objects.with_unread(request.user)},
-    )
-
-
-def tell_lobby(opened):
-    async_to_sync(get_channel_layer().group_send)(
-        LOBBY, for_browsers({"type": "room", "room": opened.public()})
     )

@@ -7,13 +7,10 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "millpond.settings")
 django_application = get_asgi_application()  # before the imports that need Django's apps
 
-from chat.routing import websocket_urlpatterns  # noqa: E402
 from headrace.auth import AuthMiddlewareStack  # noqa: E402
-from headrace.operations.routing import (  # noqa: E402
-    websocket_urlpatterns as operations_urlpatterns,
-)
 from headrace.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from headrace.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+from millpond.routing import websocket_urlpatterns  # noqa: E402
 from millpond.staticfiles import StaticFiles  # noqa: E402
 
 application = ProtocolTypeRouter(
@@ -21,7 +18,7 @@ application = ProtocolTypeRouter(
         "http": StaticFiles(django_application),
         # Browsers send cookies along with a WebSocket to any site: the origin is checked first.
         "websocket": AllowedHostsOriginValidator(
-            AuthMiddlewareStack(URLRouter([*websocket_urlpatterns, *operations_urlpatterns]))
+            AuthMiddlewareStack(URLRouter(websocket_urlpatterns))
         ),
     }
 )

@@ -5,6 +5,7 @@ layer in memory (``CHANNEL_LAYERS`` is unset: Headrace's default). The environme
 
 - ``DEMO_DATA_DIR``: where the database and the secret key live (``var`` beside this project)
 - ``DEMO_HOSTS``: the names under which the site may be called, separated by commas
+- ``DEMO_LAYER``: ``local``, or the address of a Redis, ``redis://…``
 - ``DEMO_DEBUG``: ``1`` shows Django's own error pages
 """
 
@@ -44,6 +45,8 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "headrace.operations",
+    "millpond",
+    "live",
     "accounts",
     "chat",
 ]
@@ -52,6 +55,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "millpond.middleware.content_security_policy",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -72,7 +76,8 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "chat.context_processors.theme",
+                "millpond.context_processors.theme",
+                "millpond.context_processors.applications",
             ],
         },
     },
@@ -104,15 +109,31 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 LOGIN_URL = "login"
-LOGIN_REDIRECT_URL = "rooms"
+LOGIN_REDIRECT_URL = "start"
 LOGOUT_REDIRECT_URL = "login"
 
 LANGUAGE_CODE = "en"
-USE_I18N = False
+LANGUAGES = [("en", "English"), ("zh-hans", "简体中文")]
+USE_I18N = True
 TIME_ZONE = "UTC"  # the browser shows its own user's time
 USE_TZ = True
 
 STATIC_URL = "static/"
+
+# Log out, and every open page of that log-in hears of it.
+HEADRACE = {"CLOSE_ON_LOGOUT": True}
+
+# In memory unless the environment says more; several workers of one server share the local layer.
+LAYER = os.environ.get("DEMO_LAYER", "")
+if LAYER == "local":
+    CHANNEL_LAYERS = {"default": {"BACKEND": "headrace.layers.LocalChannelLayer"}}
+elif LAYER:
+    CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "headrace.layers.redis.RedisChannelLayer",
+            "CONFIG": {"hosts": [LAYER], "prefix": "millpond"},
+        }
+    }
 
 # What the conversation allows.
 CHAT_MESSAGE_LENGTH = 2000

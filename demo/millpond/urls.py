@@ -1,10 +1,18 @@
 """The pages of the site."""
 
 from django.contrib import admin
+from django.contrib.auth.decorators import login_not_required
 from django.urls import include, path
+from django.views.i18n import JavaScriptCatalog, set_language
+
+from millpond import views
 
 urlpatterns = [
+    path("", views.start, name="start"),
+    path("source/<path:path>", views.source, name="source"),
+    path("language/", login_not_required(set_language), name="set_language"),
+    path("words.js", login_not_required(JavaScriptCatalog.as_view()), name="words"),
     path("admin/", admin.site.urls),
-    path("", include("chat.urls")),
+    path("chat/", include("chat.urls")),
     path("", include("accounts.urls")),
 ]

@@ -47,5 +47,5 @@ async def room(site):
     """Open a room in which nothing was said yet, and return its slug."""
     visitor = await site.visitor().log_in("edith")
     site.rooms += 1
-    page = await visitor.post("/new-room/", name=f"Room {site.rooms}")
-    return page.path.split("/")[2]
+    page = await visitor.post("/chat/new-room/", name=f"Room {site.rooms}")
+    return page.path.split("/")[3]

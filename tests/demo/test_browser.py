@@ -73,7 +73,7 @@ class Person:
         return page
 
     async def enter(self, room: str):
-        page = await self.tab(f"/rooms/{room}/")
+        page = await self.tab(f"/chat/rooms/{room}/")
         await connected(page)
         return page
 
@@ -224,9 +224,9 @@ async def test_what_others_write_is_text_and_never_code(site, room, person):
 
 async def test_a_new_room_appears_for_everyone(site, person):
     maya = await person(site, "maya")
-    lobby = await (await person(site, "jonas")).tab("/")
+    lobby = await (await person(site, "jonas")).tab("/chat/")
     await connected(lobby)
-    page = await maya.tab("/")
+    page = await maya.tab("/chat/")
     await page.get_by_role("main").get_by_role("link", name="New room").click()
     name = f"Boathouse <{uuid.uuid4().hex[:4]}>"
     await page.get_by_label("Name").fill(name)
@@ -444,7 +444,7 @@ async def test_what_the_server_refuses_comes_back_into_the_box(site, room, perso
 
 async def test_logged_out_elsewhere_is_told_and_the_text_stays(site, room, person):
     somebody = await person(site, "maya")
-    maya, other = await somebody.enter(room), await somebody.tab("/")
+    maya, other = await somebody.enter(room), await somebody.tab("/chat/")
     await box(maya).fill("Almost sent")
     await other.get_by_role("button", name="Log out").click()
     await expect(maya.get_by_role("status")).to_have_text("You are logged out.")
@@ -453,7 +453,7 @@ async def test_logged_out_elsewhere_is_told_and_the_text_stays(site, room, perso
     await expect(box(maya)).to_have_value("Almost sent")
     await maya.get_by_role("link", name="Log in again").click()
     await maya.get_by_role("button", name="Maya Okafor").click()
-    await expect(maya).to_have_url(f"{site.url}/rooms/{room}/")
+    await expect(maya).to_have_url(f"{site.url}/chat/rooms/{room}/")
     await expect(box(maya)).to_have_value("Almost sent")
 
 
@@ -466,7 +466,7 @@ async def test_nothing_is_sent_in_the_name_of_somebody_else(site, room, person):
     await say(maya, "In whose name?")
     await other.get_by_role("button", name="Log out").click()
     await other.get_by_role("button", name="Jonas Lindqvist").click()
-    await expect(other.get_by_role("heading", name="Rooms", level=1)).to_be_visible()
+    await expect(other.get_by_role("heading", name="Pages that move")).to_be_visible()
     cable.out = False
     await expect(maya.get_by_role("status")).to_have_text("You are logged in as somebody else.")
     await expect(maya.locator(".pending .note")).to_have_text(
@@ -494,7 +494,7 @@ async def test_sign_up_log_out_and_in(site, person):
     await page.get_by_label("Username").fill("rosa")
     await page.get_by_label("Password", exact=True).fill("correct horse battery")
     await page.get_by_role("button", name="Log in").click()
-    await expect(page.get_by_role("heading", name="Rooms", level=1)).to_be_visible()
+    await expect(page.get_by_role("heading", name="Pages that move")).to_be_visible()
 
 
 # --- For everyone ---
@@ -532,8 +532,8 @@ async def test_the_keyboard_is_enough(site, room, person):
     await page.keyboard.press("Tab")
     await expect(page.get_by_role("button", name="Maya Okafor")).to_be_focused()
     await page.keyboard.press("Enter")
-    await expect(page.get_by_role("heading", name="Rooms", level=1)).to_be_visible()
-    await page.goto(f"{site.url}/rooms/{room}/")
+    await expect(page.get_by_role("heading", name="Pages that move")).to_be_visible()
+    await page.goto(f"{site.url}/chat/rooms/{room}/")
     await connected(page)
     await expect(box(page)).to_be_focused()
     await page.keyboard.type("By hand.")
@@ -574,7 +574,7 @@ async def test_a_phone_has_room_for_it(site, room, person):
     await expect(toggle).to_be_focused()
     await say(page, "w" * 300)
     await expect(texts(page)).to_have_count(1)
-    for path in ("/", "/login/", "/new-room/", f"/rooms/{room}/"):
+    for path in ("/", "/chat/", "/login/", "/chat/new-room/", f"/chat/rooms/{room}/"):
         await page.goto(site.url + path)
         width = await page.evaluate("document.documentElement.scrollWidth")
         assert width <= PHONE["viewport"]["width"], path
@@ -591,9 +591,9 @@ async def test_axe_finds_nothing(site, person, scheme, device):
     page = await somebody.tab("/login/")
     found = {"/login/": await violations(page)}
     await page.get_by_role("button", name="Wen Li").click()
-    for path in ("/", "/new-room/", "/rooms/workshop/", "/rooms/nowhere/"):
+    for path in ("/", "/chat/", "/chat/new-room/", "/chat/rooms/workshop/", "/chat/rooms/nowhere/"):
         await page.goto(site.url + path)
-        if path == "/rooms/workshop/":
+        if path == "/chat/rooms/workshop/":
             await connected(page)
             await box(page).fill(" ")
             await box(page).press("Enter")

@@ -1,14 +1,12 @@
 """What a message may be, and how many of them there may be."""
 
+from functools import partial
 from uuid import UUID
 
 import pytest
-from demo.chat.limits import Allowance, Refused, client_id_of, number_of, text_of
+from demo.live.limits import Allowance, Refused, number_of, text_of, uuid_of
 
-
-@pytest.fixture(autouse=True)
-def short_messages(settings):
-    settings.CHAT_MESSAGE_LENGTH = 10
+short_text_of = partial(text_of, length=10)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +23,7 @@ def short_messages(settings):
     ],
 )
 def test_text_that_is_kept(given, kept):
-    assert text_of(given) == kept
+    assert short_text_of(given) == kept
 
 
 @pytest.mark.parametrize(
@@ -44,25 +42,25 @@ def test_text_that_is_kept(given, kept):
 )
 def test_text_that_is_refused(given, code):
     with pytest.raises(Refused) as refused:
-        text_of(given)
+        short_text_of(given)
     assert refused.value.code == code
     assert str(refused.value).endswith(".")
 
 
 def test_too_long_says_how_long():
     with pytest.raises(Refused, match="at most 10 characters; this one has 1,234"):
-        text_of("x" * 1234)
+        short_text_of("x" * 1234)
 
 
 def test_client_id():
     text = "6f1d7d2e-52a5-4b0e-9d5e-0d3b6a0b7c11"
-    assert client_id_of(text) == UUID(text)
+    assert uuid_of(text) == UUID(text)
 
 
 @pytest.mark.parametrize("given", [None, 5, "", "x", "6f1d7d2e", [], {}, "😄" * 32])
 def test_client_id_that_is_none(given):
     with pytest.raises(Refused):
-        client_id_of(given)
+        uuid_of(given)
 
 
 @pytest.mark.parametrize("given", [0, 1, 2**53 - 1])

@@ -20,10 +20,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 async def test_a_stranger_is_shown_the_door_and_comes_back_to_where_they_wanted(site):
     visitor = site.visitor()
-    page = await visitor.get("/rooms/workshop/")
-    assert page.path == "/login/?next=/rooms/workshop/"
-    page = await visitor.post("/login/as/maya/", on="/login/", next="/rooms/workshop/")
-    assert page.path == "/rooms/workshop/"
+    page = await visitor.get("/chat/rooms/workshop/")
+    assert page.path == "/login/?next=/chat/rooms/workshop/"
+    page = await visitor.post("/login/as/maya/", on="/login/", next="/chat/rooms/workshop/")
+    assert page.path == "/chat/rooms/workshop/"
 
 
 async def test_login_leads_to_no_other_site(site):
@@ -87,7 +87,7 @@ async def test_a_form_from_elsewhere_is_refused_in_the_site_s_own_words(site):
 
 async def test_what_is_not_there_has_a_page(site):
     visitor = await site.visitor().log_in("maya")
-    page = await visitor.get("/rooms/nowhere/")
+    page = await visitor.get("/chat/rooms/nowhere/")
     assert page.status == 404
     assert "There is nothing here" in page.text
 
@@ -104,9 +104,9 @@ async def test_headers_keep_foreign_code_out(site):
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("/static/chat/millpond.css", "text/css"),
+        ("/static/millpond/millpond.css", "text/css"),
         ("/static/chat/js/room.js", "text/javascript"),
-        ("/static/chat/icon.svg", "image/svg+xml"),
+        ("/static/millpond/icon.svg", "image/svg+xml"),
     ],
 )
 async def test_static_files_are_served_and_kept_by_the_browser(site, path, kind):
@@ -126,17 +126,17 @@ async def test_static_files_that_are_none(site, path):
 
 async def test_a_room_is_opened_once(site):
     visitor = await site.visitor().log_in("maya")
-    page = await visitor.post("/new-room/", name=" The  <i>Attic</i> ", topic="Dust & light")
-    assert page.path == "/rooms/the-iattici/"
+    page = await visitor.post("/chat/new-room/", name=" The  <i>Attic</i> ", topic="Dust & light")
+    assert page.path == "/chat/rooms/the-iattici/"
     assert "The &lt;i&gt;Attic&lt;/i&gt;" in page.text
-    page = await visitor.post("/new-room/", name="the <I>attic</I>")
+    page = await visitor.post("/chat/new-room/", name="the <I>attic</I>")
     assert "There is a room called" in page.text
-    page = await visitor.post("/new-room/", name="屋根裏")
-    assert re.fullmatch("/rooms/room-[a-z0-9]{6}/", page.path)
-    page = await visitor.post("/new-room/", name="New")
-    assert page.path == "/rooms/new/"
-    page = await visitor.post("/new-room/", name="Néw")
-    assert re.fullmatch("/rooms/new-[a-z0-9]{6}/", page.path)
+    page = await visitor.post("/chat/new-room/", name="屋根裏")
+    assert re.fullmatch("/chat/rooms/room-[a-z0-9]{6}/", page.path)
+    page = await visitor.post("/chat/new-room/", name="New")
+    assert page.path == "/chat/rooms/new/"
+    page = await visitor.post("/chat/new-room/", name="Néw")
+    assert re.fullmatch("/chat/rooms/new-[a-z0-9]{6}/", page.path)
 
 
 # --- Coming in ---
@@ -213,7 +213,7 @@ async def test_a_message_reaches_every_tab_of_everyone_once(site, room):
         for tab in (one, two, other):
             told = [event for event in await tab.quiet() if event["type"] == "message"]
             assert told == [said]
-    page = await jonas.get(f"/rooms/{room}/")
+    page = await jonas.get(f"/chat/rooms/{room}/")
     assert "Hello &lt;b&gt;there&lt;/b&gt; &amp; &quot;you&quot;" in page.text
     assert "<b>there" not in page.text
 
@@ -289,8 +289,8 @@ async def test_other_rooms_hear_that_something_was_said_and_no_more(site, room):
             assert activity["room"] == room
             assert (activity["number"], activity["text"]) == (1, "Soup!")
             assert not [event for event in await tab.quiet() if event["type"] == "message"]
-        page = await maya.post("/new-room/", name=f"Beside {room}")
-        assert page.path == f"/rooms/beside-{room}/"
+        page = await maya.post("/chat/new-room/", name=f"Beside {room}")
+        assert page.path == f"/chat/rooms/beside-{room}/"
         for tab in (one, lobby):
             assert (await tab.wait_for("room"))["room"]["url"] == page.path
 
@@ -340,12 +340,12 @@ async def test_a_server_that_was_killed_leaves_no_ghosts_and_loses_no_message(ow
         assert await one.say("Kept before the end.", client_id) == said
 
 
-async def test_a_server_that_stops_says_that_it_goes_away(own_site):
+async def test_a_server_that_stops_says_that_it_restarts(own_site):
     maya = await own_site.visitor().log_in("maya")
     async with maya.tab("mill-pond") as one, maya.lobby() as lobby:
         await own_site.stop()
-        assert await one.closed() == 1001
-        assert await lobby.closed() == 1001
+        assert await one.closed() == 1012
+        assert await lobby.closed() == 1012
 
 
 async def test_logging_out_ends_every_tab_of_that_log_in_and_no_other(site, room):
@@ -361,7 +361,7 @@ async def test_logging_out_ends_every_tab_of_that_log_in_and_no_other(site, room
 async def test_changing_the_log_in_ends_the_old_one_s_tabs(site, room):
     visitor = await site.visitor().log_in("maya")
     async with visitor.tab(room) as tab:
-        await visitor.post("/login/as/jonas/", on="/new-room/")
+        await visitor.post("/login/as/jonas/", on="/chat/new-room/")
         assert await tab.closed() == LOGGED_OUT
 
 
@@ -404,7 +404,7 @@ async def test_a_long_absence_ends_with_the_last_page(site, room):
 async def test_what_is_read_in_one_place_is_read_in_all(own_site):
     maya = await own_site.visitor().log_in("maya")
     unread = re.compile(r'data-slot="unread">(\d+)<')
-    page = await maya.get("/new-room/")
+    page = await maya.get("/chat/new-room/")
     assert unread.findall(page.text) == ["0", "1", "2"]
     async with maya.lobby() as lobby, maya.tab("workshop") as tab:
         assert tab.welcome["read"] == 8
@@ -414,14 +414,15 @@ async def test_what_is_read_in_one_place_is_read_in_all(own_site):
         await tab.send(type="read", number=9)
         await tab.send(type="read", number=9_999)
         assert (await lobby.wait_for("read"))["number"] == 10
-    page = await maya.get("/new-room/")
+    page = await maya.get("/chat/new-room/")
     assert unread.findall(page.text) == ["0", "1", "0"]
 
 
 async def test_who_was_never_in_a_room_has_nothing_unread(site):
     visitor = site.visitor()
     secret = "correct horse battery"
-    page = await visitor.post("/signup/", username="newcomer", password1=secret, password2=secret)
+    await visitor.post("/signup/", username="newcomer", password1=secret, password2=secret)
+    page = await visitor.get("/chat/")
     assert set(re.findall(r'data-slot="unread">(\d+)<', page.text)) == {"0"}
 
 

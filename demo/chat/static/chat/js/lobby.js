@@ -1,6 +1,6 @@
 // The page with every room.
 
-import { LOGGED_OUT, Live, showConnection } from "./live.js";
+import { LOGGED_OUT, Live, showConnection } from "../../live/live.js";
 import { Rooms } from "./rooms.js";
 
 const rooms = new Rooms(Number(document.querySelector("main").dataset.you));

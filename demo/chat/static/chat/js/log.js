@@ -1,6 +1,6 @@
 // The messages of a room on the page: in order, each once, and no gap unnoticed.
 
-import { render } from "./template.js";
+import { render } from "../../live/template.js";
 
 const SAME_BREATH_MS = 5 * 60_000; // messages of one author this close stand together
 const AT_BOTTOM_PX = 60;

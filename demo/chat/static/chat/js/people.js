@@ -1,6 +1,6 @@
 // Who is in the room, and who is typing.
 
-import { render } from "./template.js";
+import { render } from "../../live/template.js";
 
 const GOODBYE_MS = 3_000; // a reload is no departure
 const TYPING_MS = 6_000; // if its end is never told

@@ -1,6 +1,6 @@
 // The page of one room: ties the connection, the log, the people and the box for writing together.
 
-import { Live, SOMEBODY_ELSE, showConnection } from "./live.js";
+import { GONE, Live, SOMEBODY_ELSE, showConnection } from "../../live/live.js";
 import { MessageLog } from "./log.js";
 import { Outbox, readJson, writeJson } from "./outbox.js";
 import { People } from "./people.js";
@@ -14,7 +14,9 @@ const keyOf = (thing) => `${thing}/${you.id}/${page.room}`;
 const log = new MessageLog(you.id);
 const people = new People(you.id);
 const rooms = new Rooms(you.id);
-const live = new Live(() => `/ws/rooms/${page.room}/?seen=${log.seen}`);
+const live = new Live(() => `/ws/rooms/${page.room}/?seen=${log.seen}`, {
+  [GONE]: { why: gettext("This room is gone."), link: gettext("All rooms"), to: () => "/chat/" },
+});
 const outbox = new Outbox(keyOf("outbox"), {
   transmit: ({ client_id, text }) => live.send({ type: "message", client_id, text }),
   onSilence: () => live.renew(),

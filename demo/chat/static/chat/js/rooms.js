@@ -1,6 +1,6 @@
 // The lists of rooms on a page (the sidebar's links, the cards), and what is unread in each.
 
-import { fill, render } from "./template.js";
+import { fill, render } from "../../live/template.js";
 
 export class Rooms {
   #you;

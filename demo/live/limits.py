@@ -1,11 +1,9 @@
-"""How much one connection may ask for, and what a message may be."""
+"""How much one connection may ask for, and what a command may hold."""
 
 import re
 from uuid import UUID
 
-from django.conf import settings
-
-__all__ = ["Allowance", "Refused", "client_id_of", "number_of", "text_of"]
+__all__ = ["Allowance", "Refused", "number_of", "text_of", "uuid_of"]
 
 # What no keyboard types and no page can show: control characters but tab and newline, and halves
 # of surrogate pairs, which JSON can spell and UTF-8 can't.
@@ -40,32 +38,32 @@ class Allowance:
         return 0.0
 
 
-def text_of(value: object) -> str:
-    """Return the text of a message as it is kept, or raise :class:`Refused`."""
+def text_of(value: object, *, length: int, what: str = "A message") -> str:
+    """Return a text as it is kept, or raise :class:`Refused`."""
     if not isinstance(value, str):
-        raise Refused("bad_message", "A message needs a text.")
+        raise Refused("bad_message", f"{what} needs a text.")
     text = value.replace("\r\n", "\n").replace("\r", "\n").strip()
     if not text:
         raise Refused("empty", "Write something first.")
-    if len(text) > (limit := settings.CHAT_MESSAGE_LENGTH):
+    if len(text) > length:
         raise Refused(
-            "too_long", f"A message has at most {limit:,} characters; this one has {len(text):,}."
+            "too_long", f"{what} has at most {length:,} characters; this one has {len(text):,}."
         )
     if UNSHOWABLE.search(text):
         raise Refused("bad_message", "The text holds characters that can't be shown.")
     return text
 
 
-def client_id_of(value: object) -> UUID:
-    """Return the browser's own name for a message, or raise :class:`Refused`."""
+def uuid_of(value: object, name: str = "client_id") -> UUID:
+    """Return the browser's own name for something, or raise :class:`Refused`."""
     try:
         return UUID(value)  # type: ignore[arg-type] - what is no string fails as it should
     except (TypeError, ValueError, AttributeError):
-        raise Refused("bad_message", "A message needs a client_id, which is a UUID.") from None
+        raise Refused("bad_message", f"It needs a {name}, which is a UUID.") from None
 
 
-def number_of(value: object, name: str) -> int:
-    """Return a message's number, or raise :class:`Refused`."""
-    if type(value) is not int or not 0 <= value < 2**53:
-        raise Refused("bad_message", f"{name} is the number of a message.")
+def number_of(value: object, name: str, most: int = 2**53 - 1) -> int:
+    """Return a number that is 0 or more, or raise :class:`Refused`."""
+    if type(value) is not int or not 0 <= value <= most:
+        raise Refused("bad_message", f"{name} is a whole number from 0 to {most}.")
     return value

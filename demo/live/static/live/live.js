@@ -9,12 +9,15 @@ const LONGEST_DELAY_MS = 20_000;
 const ASK_AFTER_MS = 20_000; // of silence: is anyone there?
 const ANSWER_WITHIN_MS = 8_000;
 
-// After these close codes, coming back is of no use.
+const _ = window.gettext ?? ((text) => text); // Django's catalogue, where the page has it
+
+// After these close codes, coming back is of no use. A page may say it better: `new Live(url, final)`.
 const FINAL = {
-  4401: { why: "You are logged out.", link: "Log in again", to: () => `/login/?next=${location.pathname}` },
-  4404: { why: "This room is gone.", link: "All rooms", to: () => "/" },
-  4409: { why: "You are logged in as somebody else.", link: "Go on as them", to: () => location.pathname },
+  4401: { why: _("You are logged out."), link: _("Log in again"), to: () => `/login/?next=${location.pathname}` },
+  4404: { why: _("This is gone."), link: _("To the start"), to: () => "/" },
+  4409: { why: _("You are logged in as somebody else."), link: _("Go on as them"), to: () => location.pathname },
 };
+export const GONE = 4404;
 export const LOGGED_OUT = 4401;
 export const SOMEBODY_ELSE = 4409; // the page's own finding, never on the wire
 
@@ -27,9 +30,10 @@ export class Live extends EventTarget {
   #watch = null; // the timer that ends a silence
 
   // `url` is a function: what the page has seen changes from one connection to the next.
-  constructor(url) {
+  constructor(url, final = {}) {
     super();
     this.#url = url;
+    this.final = { ...FINAL, ...final };
     // A laptop wakes up, a phone finds a network, a tab is looked at again: don't wait.
     addEventListener("online", () => this.now());
     addEventListener("pageshow", (event) => event.persisted && this.now());
@@ -64,7 +68,7 @@ export class Live extends EventTarget {
       this.dispatchEvent(new CustomEvent("message", { detail: JSON.parse(event.data) }));
     };
     socket.onclose = (event) => {
-      if (event.code in FINAL) this.stop(event.code);
+      if (event.code in this.final) this.stop(event.code);
       else this.#lost();
     };
     this.#expect();
@@ -85,7 +89,7 @@ export class Live extends EventTarget {
 
   stop(code) {
     this.#drop();
-    this.reason = FINAL[code].why;
+    this.reason = this.final[code].why;
     this.code = code;
     this.#enter("stopped");
   }
@@ -143,9 +147,9 @@ export class Live extends EventTarget {
 // A server on the reader's own machine is there without a network, too.
 const NEEDS_NETWORK = !/^(localhost|127\..*|\[::1\])$/.test(location.hostname);
 const WORDS = {
-  connecting: "Connecting…",
-  open: "Connected",
-  waiting: "Connection lost, trying again…",
+  connecting: _("Connecting…"),
+  open: _("Connected"),
+  waiting: _("Connection lost, trying again…"),
 };
 
 // Show the state of `live` in the element that the template made for it.
@@ -161,13 +165,13 @@ export function showConnection(live) {
     opened ||= state === "open";
     root.dataset.state = state;
     const isOffline = state === "waiting" && NEEDS_NETWORK && !navigator.onLine;
-    const text = isOffline ? "You are offline" : (WORDS[state] ?? live.reason);
+    const text = isOffline ? _("You are offline") : (WORDS[state] ?? live.reason);
     if (words.textContent !== text) words.textContent = text; // else it is read out again
     retry.hidden = state !== "waiting";
     way.hidden = state !== "stopped";
     if (state === "stopped") {
-      way.textContent = FINAL[live.code].link;
-      way.href = FINAL[live.code].to();
+      way.textContent = live.final[live.code].link;
+      way.href = live.final[live.code].to();
     }
   };
   live.addEventListener("state", show);

@@ -1,0 +1,8 @@
+"""Which consumer a WebSocket of the site meets: each application says it for its own."""
+
+from chat.routing import websocket_urlpatterns as chat
+from headrace.operations.routing import websocket_urlpatterns as operations
+
+__all__ = ["websocket_urlpatterns"]
+
+websocket_urlpatterns = [*chat, *operations]
