@@ -394,6 +394,24 @@ class TestInTheEngine:
         assert event.code == 1009
         assert engine.data_to_send()[:4] == b"\x88" + bytes((len(event.reason) + 2,)) + b"\x03\xf1"
 
+    def test_the_reason_names_the_limit_however_the_message_was_cut(self):
+        bomb = wire.frame(wire.TEXT, deflated(bytes(1000)), rsv=0x40)
+        for step in (1, 7, len(bomb)):
+            (event,) = wire.feed(self.engine(message_bytes=100), bomb, step=step)
+            assert event.reason == "message that inflates to more, the limit is 100"
+
+    def test_a_kilobyte_that_is_a_megabyte_of_work_is_counted_and_read_alone(self):
+        engine = self.engine()
+        large = wire.frame(wire.BINARY, deflated(bytes(1 << 20)), rsv=0x40)
+        events = engine.receive(large * 3, 0.0)
+        for number in (1, 2, 3):
+            assert [len(event) for event in events] == [1 << 20]
+            assert engine.has_unread == (number < 3)
+            assert engine.fragments == 1024
+            engine.fragments = 0
+            events = engine.receive(b"", 0.0)
+        assert events == []
+
     def test_text_is_checked_while_it_is_inflated(self):
         engine = self.engine()
         data = deflated(b"good \xff bad")

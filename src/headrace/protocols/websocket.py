@@ -177,7 +177,8 @@ _OPCODES = frozenset((_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG))
 _CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
 _UNSENT_PONGS_BYTES = 2048
-# Frames that one call reads beside whole messages: a read of 256 KiB may hold 40,000 of them.
+# Frames that one call reads beside whole messages, and KiB that it inflates: a read of 256 KiB
+# may hold 40,000 of the ones, and stand for 256 MiB of the others.
 _FRAMES_A_CALL = 1024
 _NO_LIMITS_GIVEN = Limits()
 _NO_TIMEOUTS_GIVEN = Timeouts()
@@ -277,8 +278,8 @@ class WebSocketEngine:
     ``has_unread``
         ``receive`` stopped before the end: call ``receive(b"", now)`` to go on.
     ``fragments``
-        Frames that were read and ended no message, for who counts what they cost: it sets them
-        back to 0.
+        Frames that were read and ended no message, and KiB of messages that were inflated, for
+        who counts what they cost: it sets them back to 0.
     """
 
     __slots__ = (
@@ -408,8 +409,11 @@ class WebSocketEngine:
 
     def _read(self, data: bytes, position: int, events: list[Event], max_events: int) -> int:
         """Read frames until events or bytes run out, and return where it stopped."""
-        frames = 0
+        frames, enough = 0, self.fragments + _FRAMES_A_CALL
         while len(events) < max_events and self.state is not CLOSED:
+            if self.fragments >= enough and position < len(data):
+                self.has_unread = True
+                break
             message = self._message
             if message is not None and message.left:
                 if position == len(data):
@@ -511,6 +515,9 @@ class WebSocketEngine:
         )
         if event is not None:
             self._message = None
+            if message.decoders:
+                # A kilobyte on the wire may be a megabyte of work.
+                self.fragments += len(event) >> 10
             if self.state is OPEN:
                 events.append(event)
         elif length & 3:
