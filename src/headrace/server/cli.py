@@ -22,6 +22,7 @@ from .config import Config
 from .endpoint import Endpoint
 from .interface import Interface, as_asgi, interface_of
 from .lifespan import LifespanFailed
+from .logs import LogFormat, formatter_for
 from .options import OPTIONS, TLS, Settings, add_options
 from .options import settings as resolve
 from .proxy import ProxyHeaders
@@ -292,22 +293,30 @@ def _configure_logging(settings: Settings) -> None:
     level = settings["log-level"] or _VERBOSITY[settings["verbosity"]]
     access_log = settings["access-log"]
     try:
-        formatter = logging.Formatter(settings["log-fmt"])
+        formatter, filters = formatter_for(settings["log-format"], settings["log-fmt"])
     except ValueError as error:
         raise ConfigurationError(
             f"{settings.where('log-fmt')} {settings['log-fmt']!r}: {error}"
         ) from None
-    _log_to(logging.getLogger("headrace"), logging.StreamHandler(), formatter, level)
+
+    def write_to(handler: logging.Handler) -> logging.Handler:
+        handler.setFormatter(formatter)
+        for each in filters:
+            handler.addFilter(each)
+        return handler
+
+    everything = write_to(logging.StreamHandler())
+    _log_to(logging.getLogger("headrace"), everything, level)
+    if settings["log-format"] is LogFormat.JSON:
+        # What other loggers have to say, the application's above all, would be lines of no form.
+        logging.getLogger().addHandler(everything)
     if isinstance(access_log, str):
         # Asked for by name, it is written whatever the level of the rest.
         handler = _opened(access_log, settings.where("access-log"))
-        _log_to(logging.getLogger("headrace.access"), handler, formatter, "info")
+        _log_to(logging.getLogger("headrace.access"), write_to(handler), "info")
 
 
-def _log_to(
-    logger: logging.Logger, handler: logging.Handler, formatter: logging.Formatter, level: str
-) -> None:
-    handler.setFormatter(formatter)
+def _log_to(logger: logging.Logger, handler: logging.Handler, level: str) -> None:
     logger.addHandler(handler)
     logger.setLevel(level.upper())
     # The application's own logging, Django's LOGGING say, may add to this, not repeat it.

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 from ..exceptions import ConfigurationError
 from .config import Config, Lifespan
+from .logs import LogFormat
 from .outbox import SlowClientPolicy
 from .tls import ClientCertificates, Tls, TlsVersion
 from .wsgi import DEFAULT_THREADS
@@ -480,9 +481,15 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
             flags=("-v",),
         ),
         Option(
+            "log-format",
+            choice(LogFormat),
+            "json: one object a line, of the application's records, too",
+            default=LogFormat.TEXT,
+        ),
+        Option(
             "log-fmt",
             TEXT,
-            "a format of Python's logging",
+            "of text: a format of Python's logging, with %(connection)s and %(worker)s",
             default="%(asctime)s %(levelname)s %(name)s %(message)s",
             metavar="FORMAT",
         ),
