@@ -1,7 +1,9 @@
 """The page in the admin: who finds it, who may see it, and what stands in it."""
 
+import gettext
 import json
 import re
+from pathlib import Path
 
 import pytest
 from django.contrib import admin
@@ -15,6 +17,7 @@ from django.urls import reverse, set_script_prefix
 from headrace.operations.admin import OperationsAdmin, admin_of
 from headrace.operations.models import Operations
 from headrace.operations.routing import websocket_urlpatterns
+from headrace.operations.words import words
 
 pytestmark = pytest.mark.django_db
 
@@ -137,3 +140,25 @@ def test_an_app_without_the_admin_is_told_what_is_missing(settings):
     ]
     (error,) = said()
     assert "django.contrib.admin" in error.msg
+
+
+@pytest.mark.parametrize(("language", "said"), [("zh-hans", "工作进程"), ("fr", "Workers")])
+def test_the_page_is_in_the_language_of_who_looks(url, settings, language, said):
+    settings.LANGUAGE_CODE = language
+    response = browser("staff", is_staff=True).get(url)
+    assert f">{said}</h2>" in response.text
+    assert words_of(response)["workers"] == said
+
+
+def test_every_text_is_translated_and_compiled():
+    folder = Path(finders.find("headrace/operations/operations.js")).parents[3] / "locale"
+    for source in folder.glob("*/LC_MESSAGES/django.po"):
+        texts = source.read_text()
+        pairs = re.findall(r'^msgid "(.+)"\nmsgstr "(.*)"$', texts, re.MULTILINE)
+        with source.with_suffix(".mo").open("rb") as file:
+            compiled = gettext.GNUTranslations(file)
+        assert {text for text in words().values() if text not in dict(pairs)} == set()
+        for text, translated in pairs:
+            assert translated
+            assert compiled.gettext(text) == translated
+            assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", translated))
