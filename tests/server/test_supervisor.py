@@ -54,6 +54,23 @@ async def test_workers_serve_on_one_socket(tmp_path):
 
 
 @in_one_loop
+async def test_metrics_and_health_are_those_of_all_workers(tmp_path):
+    options = ["--workers", "2", "--metrics-port", "0"]
+    async with service(tmp_path, *options) as running:
+        await running.workers()
+        line = await running.logged("metrics and health checks are at")
+        port = int(line.rpartition("/metrics")[0].rpartition(":")[2])
+        await asyncio.gather(*(get(running) for _ in range(20)))
+        async with connected(("127.0.0.1", port)) as client:
+            numbers = (await client.get("/metrics")).body.decode()
+            assert "\nheadrace_requests_total 20.0\n" in numbers
+            assert "\nheadrace_workers 2.0\n" in numbers
+            assert (await client.get("/readyz")).status == 200
+        running.process.terminate()
+        assert await running.end() == 0
+
+
+@in_one_loop
 async def test_a_layer_that_is_chosen_stays(tmp_path):
     environment = {"HEADRACE_DEFAULT_LAYER": "memory"}
     async with service(tmp_path, "--workers", "1", **environment) as running:
@@ -183,7 +200,7 @@ async def test_a_worker_is_replaced_before_it_is_too_old(tmp_path, options, path
             while not last:
                 response = await kept.get("/")
                 assert response.body == str(before).encode()
-                last = response.all("connection") == [b"close"]
+                last = response.all(b"connection") == [b"close"]
             assert await kept.read_to_end() == b""
         await running.logged(f"worker 1 (process {before}) is done")
         assert (await running.ask("snapshot"))["server"]["restarts"][reason] >= 1

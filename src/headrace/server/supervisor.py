@@ -33,6 +33,8 @@ from .control import ENVIRONMENT, ControlServer, Link
 from .cores import usable_cores
 from .desk import largest, order_of
 from .listening import Listening
+from .metrics import observatory, observatory_config
+from .server import Server
 from .systemd import Notifier
 from .worker_process import VARIABLE, Post
 
@@ -100,6 +102,8 @@ class _Worker:
         self.stage = Stage.STARTING
         self.link: Link | None = None
         self.snapshot: Snapshot = {}
+        #: Why it is not ready to take clients.
+        self.unready: str | None = None
         self.started = self.heard = now
         #: When it is to be gone at the latest.
         self.due: float | None = None
@@ -129,6 +133,7 @@ class _Worker:
         if notice.get("what") == "leaving" and self.stage is Stage.SERVING:
             self.on_leaving(self)
         self.snapshot = notice.get("snapshot", self.snapshot)
+        self.unready = notice.get("unready", self.unready)
 
     def hurry(self) -> None:
         """Let what is under way be cut off."""
@@ -178,6 +183,8 @@ class Supervisor:
         self._folder = _folder()
         self._sockets: list[Listening] = []
         self._control: ControlServer | None = None
+        #: The server of the private port, for metrics and health checks.
+        self._observatory: Server | None = None
         #: Who serves under each number, or did when it ended.
         self._serving: dict[int, _Worker] = {}
         self._all: set[_Worker] = set()
@@ -219,6 +226,11 @@ class Supervisor:
             try:
                 if self._control is not None:
                     await self._control.start()
+                if self._observatory is not None:
+                    await self._observatory.start()
+                    for address in self._observatory.addresses:
+                        path = self.config.metrics_path
+                        logger.info("metrics and health checks are at %s%s", address, path)
                 if self._beside is None:
                     status = await self._first_workers()
                 else:
@@ -230,6 +242,8 @@ class Supervisor:
                 for task in tasks[2:]:
                     task.cancel()
                 await self._end()
+                if self._observatory is not None:
+                    await self._observatory.stop()
                 for task in tasks:
                     task.cancel()
                 await asyncio.wait(tasks)
@@ -247,6 +261,9 @@ class Supervisor:
             # Nobody is refused from now on: who comes before the first worker waits for it.
             listening.sock.listen(self.config.backlog)
         self._control = ControlServer.open(self.config.control_socket, self._answer)
+        if self.config.metrics_port is not None:
+            app = observatory(self.snapshot, self._why_unready, path=self.config.metrics_path)
+            self._observatory = Server(app, observatory_config(self.config))
 
     def _close(self) -> None:
         self._close_sockets()
@@ -683,6 +700,18 @@ class Supervisor:
             if worker.stage is not Stage.STARTING and timeout_s and now - worker.heard > timeout_s:
                 return f"{worker} is not heard of"
         return None
+
+    async def _why_unready(self) -> str | None:
+        """Say why no worker is ready; None: one is."""
+        if self._stop.is_set():
+            return "the server is stopping"
+        reason: str | None = "no worker serves"
+        for worker in self._all:
+            if worker.stage is Stage.SERVING:
+                if worker.unready is None:
+                    return None
+                reason = worker.unready
+        return reason
 
     def _status(self) -> str:
         return f"{self.count} worker{'s' * (self.count > 1)}"

@@ -29,6 +29,7 @@ from ..exceptions import CloseCode, ConfigurationError
 from .config import Config
 from .control import Link
 from .desk import Desk
+from .health import unready
 from .server import Server
 
 __all__ = ["HEARTBEAT_S", "VARIABLE", "Post", "Worker"]
@@ -157,8 +158,11 @@ class Worker:
 
     def _beat(self) -> None:
         assert self._link is not None
+        if not self._server.has_started:
+            return  # it has stopped, and ``ended`` says the last word
         self._desk.look()
-        self._link.tell(what="alive", snapshot=self._server.snapshot())
+        reason = unready(self._server.runtime)
+        self._link.tell(what="alive", snapshot=self._server.snapshot(), unready=reason)
         if self._post.timeout_s:
             # Nobody else may be there to see that we hang: the supervisor acts at half of it.
             faulthandler.dump_traceback_later(2 * self._post.timeout_s + 1, exit=True)
