@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import time
 
 import pytest
@@ -728,3 +729,21 @@ async def test_the_defaults_let_a_browser_and_a_busy_client_be():
             opcode, _ = await client.read_frame()
             assert opcode == CLOSE
         assert refused(server) == {}
+
+
+async def test_a_client_of_a_unix_socket_writes_no_line_of_the_log(tmp_path, caplog):
+    caplog.set_level("INFO", "headrace")
+    path, own = str(tmp_path / "s"), str(tmp_path / "a\nERROR forged")
+    async with serving(hello, uds=path):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.setblocking(False)
+            sock.bind(own)
+            await asyncio.get_running_loop().sock_connect(sock, path)
+            reader, writer = await asyncio.open_connection(sock=sock)
+            writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\nGET / HTTP/1.1\r\nHost: a b\r\n\r\n")
+            writer.write_eof()
+            assert (await reader.read()).count(b"HTTP/1.1 ") == 2
+            writer.close()
+    lines = [line for line in caplog.messages if "forged" in line]
+    assert len(lines) == 2
+    assert all(r"a\nERROR forged" in line and "\n" not in line for line in lines)

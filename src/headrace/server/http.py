@@ -31,7 +31,7 @@ from .identity import Peer, peer_of
 from .inbox import Inbox
 from .runtime import Address, Message, Runtime, Scope
 
-__all__ = ["Exchange", "RequestLine", "log_access"]
+__all__ = ["Exchange", "RequestLine", "log_access", "log_refusal"]
 
 Field = tuple[bytes, bytes]
 
@@ -334,10 +334,8 @@ class Exchange(Inbox):
                 return
             status = refusal_status(error)
             if status is not None and not self._started:
-                reason = printable(str(error))
-                level, peer = refusal_level(error), self.peer
-                logger.log(level, "%s: refused with %d: %s", peer, status, reason)
-                self._fail(status, reason)
+                log_refusal(self._runtime, self.peer, status, error)
+                self._fail(status, printable(str(error)))
                 return
             self._runtime.counters.application_errors += 1
             logger.exception(
@@ -402,6 +400,12 @@ class RequestLine:
         if self.duration_s is not None:
             parts["duration_ms"] = round(self.duration_s * 1000, 3)
         return parts
+
+
+def log_refusal(runtime: Runtime, peer: str, status: int, error: BaseException) -> None:
+    """Tell the log that the application has refused a client."""
+    level, what = refusal_level(error), "%s: refused with %d: %s"
+    runtime.log(f"application_{status}", what, peer, status, str(error), level=level)
 
 
 def log_access(

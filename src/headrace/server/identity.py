@@ -8,6 +8,7 @@ Rules of this file:
 - What the server says of a connection names its client; that name knows the id.
 """
 
+from .bounded_log import printable
 from .endpoint import Address
 
 __all__ = ["Peer", "peer_of"]
@@ -29,6 +30,9 @@ class Peer(str):
 
 def peer_of(client: Address | None, worker: int, number: int) -> Peer:
     """Return the client of this connection as the log names it."""
-    peer = Peer("{}:{}".format(*client) if client else "unix")
+    name = "{}:{}".format(*client) if client else "unix"
+    if client is not None and client[1] is None:
+        name = printable(name)  # the path of a Unix socket, which its client may have chosen
+    peer = Peer(name)
     peer.worker, peer.number = worker, number
     return peer

@@ -135,6 +135,8 @@ def _hop(text: str) -> tuple[str, int] | None:
         address = _unmapped(host)
     except ValueError:
         return None
+    if getattr(address, "scope_id", None) is not None:
+        return None  # a zone is one of the host that names it, and may hold anything
     return str(address), _port(found["port"] or "") if found else 0
 
 

@@ -34,11 +34,11 @@ from .asgi import (
     message_type,
     outgoing_headers,
     printable,
-    refusal_level,
     refusal_status,
     unexpected,
 )
 from .counters import reason_of
+from .http import log_refusal
 from .identity import Peer, peer_of
 from .inbox import Inbox
 from .limits import BYTES, FAILURES, IDLE, MESSAGES, Pace
@@ -273,9 +273,8 @@ class WebSocketStream(Inbox):
             logger.error("%s: the application was cancelled on a WebSocket", self.peer)
             self._end(CloseCode.INTERNAL_ERROR, "the application was cancelled")
         elif self.phase is CONNECTING and (status := refusal_status(error)) is not None:
-            reason = printable(str(error))
-            logger.log(refusal_level(error), "%s: refused with %d: %s", self.peer, status, reason)
-            self._refuse(status, reason)
+            log_refusal(runtime, self.peer, status, error)
+            self._refuse(status, printable(str(error)))
         else:
             runtime.counters.application_errors += 1
             runtime.exited = error if isinstance(error, SystemExit) else None
@@ -861,10 +860,12 @@ class WebSocketStream(Inbox):
     def overflowed(self) -> None:
         """Close: the client does not read what it is sent."""
         self._runtime.counters.slow_clients += 1
-        logger.warning(
+        self._runtime.log(
+            "slow_client",
             "%s: the client is too slow, more than %d bytes wait for it: closing with 1013",
             self.peer,
             self.outbox.limit_bytes,
+            level=logging.WARNING,
         )
         if self.phase is OPEN:
             self._close(CloseCode.TRY_AGAIN_LATER, "too slow: too much is waiting to be read")
