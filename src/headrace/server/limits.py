@@ -19,6 +19,7 @@ from typing import Final
 from ..exceptions import CloseCode, ConfigurationError
 from .bounded_log import BoundedLog
 from .buckets import Buckets, Places, TokenBucket
+from .proxy import Networks
 
 __all__ = [
     "ADDRESS",
@@ -44,8 +45,6 @@ __all__ = [
 
 #: What answers a request: takes the status, a sentence, and headers.
 Answer = Callable[[int, str, list[tuple[bytes, bytes]]], object]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 #: Whom a limit by address would hit for what others do: proxies, containers, this host.
 PRIVATE = (
     "127.0.0.0/8",
@@ -64,6 +63,9 @@ REFUSING = 60
 SHORT_S, LOOK_EVERY = 1.0, 16
 #: A client that was refused comes again after a time of its own, up to so much later than others.
 SPREAD_S = 5
+
+
+NO_NETWORKS = Networks()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,7 @@ class ClientLimits:
     patience_s: float = 60.0
     #: Silence of a WebSocket's client, pings and pongs aside; then it is closed.
     idle_s: float = 0.0
-    networks: tuple[Network, ...] = field(init=False, repr=False, compare=False)
+    networks: Networks = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in (
@@ -110,16 +112,16 @@ class ClientLimits:
         object.__setattr__(self, "networks", network_list(self.shared_networks))
 
 
-def network_list(texts: Sequence[str]) -> tuple[Network, ...]:
+def network_list(texts: Sequence[str]) -> Networks:
     """Read networks and addresses; ConfigurationError for what is none."""
     try:
-        return tuple(map(ipaddress.ip_network, texts))
+        return Networks(map(ipaddress.ip_network, texts))
     except ValueError as error:
         raise ConfigurationError(f"an entry must be an address or a network: {error}") from None
 
 
 @lru_cache(4096)
-def address_key(host: str, shared: tuple[Network, ...] = ()) -> Hashable:
+def address_key(host: str, shared: Networks = NO_NETWORKS) -> Hashable:
     """Return what the limits by address take for one client; None: it has no limit of its own.
 
     An address of IPv4 is one; of IPv6 it is the /64 that a single customer is given.
