@@ -209,6 +209,9 @@ async def test_early_hints_and_100_continue():
 
 async def test_trailers_of_a_response():
     async def application(scope, receive, send):
+        if "http.response.trailers" not in scope["extensions"]:
+            await respond(send, b"no trailers")
+            return
         await send({"type": "http.response.start", "status": 200, "trailers": True})
         await send({"type": "http.response.body", "body": b"body"})
         trailers = {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]}
@@ -221,6 +224,7 @@ async def test_trailers_of_a_response():
             assert answer.body == b"body"
             assert answer.trailers == [(b"x-sum", b"1"), (b"x-end", b"2")]
         async with connected(server) as client:
+            assert (await client.get()).body == b"no trailers"
             await client.send(b"GET / HTTP/1.1\r\nHost: here\r\nTE: trailers\r\n\r\n")
             head = await client.read_head()
             assert head[b"transfer-encoding"] == b"chunked"

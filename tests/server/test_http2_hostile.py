@@ -76,7 +76,7 @@ async def test_rapid_reset(caplog):
         assert most <= 2 * 10
         assert not running
     assert "too many streams were reset or refused" in caplog.text
-    assert "http2_limits" in caplog.text
+    assert "--http2-resets" in caplog.text
 
 
 async def test_resets_at_a_human_pace_are_fine():

@@ -992,10 +992,10 @@ class Http2Engine:
         http = self._http
         if self._needs_settings and self._is_due(self._began + http.head_s):
             raise _ConnectionError(
-                ErrorCodes.SETTINGS_TIMEOUT, "the client takes too long to begin", limit="head_s"
+                ErrorCodes.SETTINGS_TIMEOUT, "the client takes too long to begin", limit="head_timeout"
             )
         if self._block is not None and self._is_due(self._block_began + http.head_s):
-            raise _ConnectionError(_CALM, "the fields of a request take too long", limit="head_s")
+            raise _ConnectionError(_CALM, "the fields of a request take too long", limit="head_timeout")
         if self._final_by is not None and self._is_due(self._final_by):
             self._name_last()
         if not self._streams:
@@ -1006,7 +1006,7 @@ class Http2Engine:
         if self._pinged is not None and self._ping_timeout_s is not None:
             if self._is_due(self._pinged + self._ping_timeout_s):
                 raise _ConnectionError(
-                    ErrorCodes.NO_ERROR, "the client does not answer a ping", limit="ping_timeout_s"
+                    ErrorCodes.NO_ERROR, "the client does not answer a ping", limit="ping_timeout"
                 )
         elif self._ping_interval_s is not None and self._is_due(
             self._heard + self._ping_interval_s

@@ -34,6 +34,7 @@ Headers = list[tuple[bytes, bytes]]
 
 _VERSIONS = {"version": "3.0", "spec_version": "2.5"}
 _NO_OPTIONS: dict[str, Any] = {}
+_TE = (b"te", b"trailers")
 
 
 class ClientDisconnected(OSError):
@@ -49,13 +50,17 @@ def http_scope(
     server: Address | None,
 ) -> Scope:
     """Return the scope of an HTTP request."""
+    extensions: dict[str, Any] = {"http.response.early_hint": {}}
+    if request.http_version == "2" or _TE in request.headers:
+        # RFC 9110 §6.5.1: over HTTP/1.1 to clients that say so; HTTP/2 has a place for them.
+        extensions["http.response.trailers"] = _NO_OPTIONS
     return {
         "type": "http",
         "asgi": _VERSIONS,
         "http_version": request.http_version,
         "method": request.method,
         **_common(request, runtime, scheme, client, server),
-        "extensions": {"http.response.early_hint": {}},
+        "extensions": extensions,
     }
 
 

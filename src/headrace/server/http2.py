@@ -55,6 +55,12 @@ LINGER_S = 2.0
 HALF_CLOSED_S = 1.0
 #: What a WebSocket's client may send before it is accepted.
 EARLY_BYTES = 64 * 1024
+#: The options that move a limit, where they are those of HTTP/1.1.
+_OPTIONS = {
+    "header_bytes": "--max-header-bytes",
+    "head_timeout": "--head-timeout",
+    "ping_timeout": "--ping-timeout",
+}
 
 
 class Http2Connection(asyncio.Protocol):
@@ -281,8 +287,8 @@ class Http2Connection(asyncio.Protocol):
             what = "%s: HTTP/2 failed with %d: %s"
             runtime.log("http2_error", what, self.peer, event.code, event.reason)
             return
-        refusal = Refusal(f"http2_{event.limit}", event.reason, "Config.http2_limits")
-        runtime.refusals.note(refusal, self.peer)
+        option = _OPTIONS.get(event.limit, f"--http2-{event.limit.replace('_', '-')}")
+        runtime.refusals.note(Refusal(f"http2_{event.limit}", event.reason, option), self.peer)
         # Whoever floods us does not leave the work behind.
         for task in list(self._tasks):
             task.cancel()
@@ -363,7 +369,6 @@ class Http2Connection(asyncio.Protocol):
             )
             return
         scope = http_scope(request, runtime, scheme=scheme, client=client, server=self._server)
-        scope["extensions"]["http.response.trailers"] = {}
         if self._tls is not None:
             scope["extensions"]["tls"] = self._tls
         carrier = _Request(self, stream, place)

@@ -30,7 +30,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from ..exceptions import ConfigurationError
-from .config import Config, Lifespan
+from .config import Config, Http2Mode, Lifespan
 from .logs import LogFormat
 from .outbox import SlowClientPolicy
 from .tls import ClientCertificates, Tls, TlsVersion
@@ -257,6 +257,9 @@ LOGS = "the log"
 PROXY = "behind a proxy"
 OBSERVING = "metrics and health"
 LIMITS = "limits (bytes and seconds)"
+HTTP2 = (
+    "HTTP/2: limits of one connection; those of frames are so many at once, and a tenth a second"
+)
 
 #: Every setting, by its group in the help.
 OPTIONS: Mapping[str, Sequence[Option]] = {
@@ -557,6 +560,62 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
             TEXT,
             "the header with the client's port; default: X-Forwarded-Port",
             metavar="HEADER",
+        ),
+    ),
+    HTTP2: (
+        Option(
+            "http2",
+            choice(Http2Mode),
+            "whether it is spoken; auto: where the package h2 is installed",
+            "http2",
+        ),
+        Option("http2-streams", COUNT, "requests and WebSockets at once", "http2_limits.streams"),
+        Option(
+            "http2-stream-window-bytes",
+            COUNT,
+            "of one body that may be on their way",
+            "http2_limits.stream_window_bytes",
+        ),
+        Option(
+            "http2-connection-window-bytes",
+            COUNT,
+            "of all bodies that may be on their way",
+            "http2_limits.connection_window_bytes",
+        ),
+        Option(
+            "http2-header-table-bytes",
+            NUMBER,
+            "that the client's compression of headers may keep here",
+            "http2_limits.header_table_bytes",
+        ),
+        Option(
+            "http2-continuations",
+            COUNT,
+            "frames that the headers of a request may be spread over",
+            "http2_limits.continuations",
+        ),
+        Option(
+            "http2-resets",
+            COUNT,
+            "streams that the client resets, or its mistakes make us reset or refuse",
+            "http2_limits.resets",
+        ),
+        Option("http2-settings-frames", COUNT, "SETTINGS frames", "http2_limits.settings_frames"),
+        Option("http2-pings", COUNT, "PING frames", "http2_limits.pings"),
+        Option(
+            "http2-priorities",
+            COUNT,
+            "PRIORITY frames, and those of unknown types",
+            "http2_limits.priorities",
+        ),
+        Option(
+            "http2-window-updates",
+            COUNT,
+            "WINDOW_UPDATE frames beyond two for each frame of data that was sent",
+            "http2_limits.window_updates",
+        ),
+        Option(
+            "http2-empty-frames", COUNT, "DATA frames with nothing", "http2_limits.empty_frames"
         ),
     ),
     LIMITS: (
