@@ -14,6 +14,7 @@ from headrace.server import supervisor as module
 from headrace.server.config import Config, Workers
 from headrace.server.supervisor import Supervisor, backoff, command_of
 from headrace.server.worker_process import VARIABLE, Post
+from tests.documented import documented
 
 from .clients import connected, until
 from .supervised import is_alive, service
@@ -442,6 +443,15 @@ async def test_a_worker_that_is_busy_is_known_by_what_it_said_last(tmp_path):
         finally:
             os.kill(workers[2], signal.SIGCONT)
         assert [worker["pid"] for worker in snapshot["workers"]] == list(workers.values())
+
+
+@in_one_loop
+async def test_the_example_of_a_deploy(tmp_path):
+    async with service(tmp_path, "--workers", "2") as running:
+        await running.workers()
+        deploy = documented("server.md").deploy
+        assert await asyncio.to_thread(deploy, running.control) == 2
+        await running.logged("reloaded: 2 new workers serve")
 
 
 # In this process
