@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from textual.widgets import DataTable, OptionList, Static
+from websockets.asyncio.client import connect
 
 from headrace import cli
 from headrace.exceptions import ConfigurationError, ControlError
@@ -445,3 +446,77 @@ async def test_a_terminal_that_can_do_nothing_gets_text(double, terminal):
 def test_the_view_returns_how_it_ended(monkeypatch):
     monkeypatch.setattr(Top, "run", lambda self: 143)
     assert screen.watch(["/nowhere"], 1.0) == 143
+
+
+# Against a real server
+
+APPLICATION = '''
+async def application(scope, receive, send):
+    """Answer, and echo."""
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"hello"})
+        return
+    while (event := await receive())["type"] != "websocket.disconnect":
+        if event["type"] == "websocket.connect":
+            await send({"type": "websocket.accept"})
+        else:
+            await send({"type": "websocket.send", "text": event["text"]})
+'''
+
+
+@pytest.fixture
+async def served(tmp_path):
+    """A server with two workers: the path of its control socket, and its address."""
+    (tmp_path / "echo.py").write_text(APPLICATION)
+    path = str(tmp_path / "real.sock")
+    process = await asyncio.create_subprocess_exec(
+        HEADRACE,
+        *("serve", "echo:application", "--lifespan", "off", "--port", "0"),
+        *("--workers", "2", "--control-socket", path),
+        cwd=tmp_path,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        lines = []
+        while "workers serve" not in (lines or [""])[-1]:
+            lines.append((await process.stderr.readline()).decode())
+            assert lines[-1], lines
+    (address,) = re.findall(r"listens on http://(\S+)", "".join(lines))
+    reading = asyncio.create_task(process.stderr.read())
+    yield path, address
+    process.terminate()
+    await asyncio.wait_for(process.wait(), 30)
+    await reading
+
+
+async def test_a_real_server_is_shown_as_it_is(served, terminal, capsys):
+    path, address = served
+    async with contextlib.AsyncExitStack() as stack:
+        sockets = [
+            await stack.enter_async_context(connect(f"ws://{address}/ws/{n}/", proxy=None))
+            for n in range(3)
+        ]
+        there = terminal("--server", path)
+        await there.shows("2 workers")
+        await there.shows("/ws/2/")
+        await there.shows("websockets 3")
+
+        async def talk():
+            while True:
+                await sockets[0].send("x")
+                await sockets[0].recv()
+
+        talking = asyncio.create_task(talk())
+        assert await top("--json", "--server", path) == 0
+        talking.cancel()
+        said = json.loads(capsys.readouterr().out)
+        assert said["now"]["websockets"] == 3
+        assert said["now"]["messages_in"] > 10
+        assert said["now"]["messages_out"] > 10
+        assert len(said["workers"]) == 2
+        assert sum(each["connections"] for each in said["workers"]) == 3
+        assert {each["path"] for each in said["connections"]} == {f"/ws/{n}/" for n in range(3)}
+        assert said["server"]["addresses"] == [f"http://{address}"]
+        there.type(b"ssssq")
+        assert await there.ended() == 0

@@ -1,5 +1,6 @@
 """A server that says over the control link what a test wants it to say."""
 
+import asyncio
 import itertools
 import os
 import time
@@ -101,4 +102,7 @@ class Double:
         return self
 
     async def __aexit__(self, *error):
+        # Who only looked whether somebody listens may still be being let in, of which nothing tells.
+        await asyncio.sleep(0.02)
         self.server.close()
+        await asyncio.sleep(0.02)

@@ -87,7 +87,7 @@ def words() -> dict[str, Any]:
         "received": _("Received"),
         "sent": _("Sent"),
         "inbox": _("Inbox"),
-        "waiting": _("Waiting to be sent"),
+        "waiting": _("Waiting"),
         "close": _("Close"),
         "close_which": _("Close the connection {connection}"),
         "closing": _("Closing {connection} …"),

@@ -121,8 +121,7 @@
     column(words.members, (row) => count(row.members)),
   ]);
   const handlers = table("handlers", words.handlers, (row) => `${row.consumer} ${row.handler}`, [
-    column(words.consumer, (row) => row.consumer.split(".").at(-1), "text"),
-    column(words.handler, (row) => row.handler, "text"),
+    column(words.handler, (row) => `${row.consumer.split(".").at(-1)}.${row.handler}`, "text"),
     column(words.calls, (row) => count(row.calls)),
     column(words.mean, (row) => milliseconds(row.mean_s)),
     column(words.longest, (row) => milliseconds(row.longest_s)),

@@ -101,7 +101,7 @@ window.headraceOperations.Plots = class {
         height: Math.max(body.clientHeight, 100),
         legend: { show: false },
         cursor: { show: false },
-        padding: [8, 8, 0, 0],
+        padding: [8, 24, 0, 0],
         scales: { y: { range: (_, least, most) => [Math.min(0, least ?? 0), Math.max((most ?? 0) * 1.1, definition.least)] } },
         axes: [
           { stroke: quiet, font, grid: { show: false }, ticks: { show: false }, size: 24, space: 70,
