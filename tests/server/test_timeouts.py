@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from .clients import connected, echo, handshake, respond, runtime_of, serving, until
+from .clients import PING, PONG, connected, echo, handshake, respond, runtime_of, serving, until
 
 
 class Slow:
@@ -198,3 +198,21 @@ async def test_without_an_end_an_accept_takes_as_long_as_it_takes():
         assert (await client.read_head()).status == 101
         # And its pings come.
         assert (await client.read_close())[0] == 1011
+
+
+async def test_a_quiet_client_is_asked_again_and_again():
+    """However long it may take to answer: what stands between must see that the line is in use."""
+
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    settings = {"ping_interval_s": 0.1, "ping_timeout_s": 30.0}
+    async with serving(application, **settings) as server, connected(server) as client:
+        await client.open_websocket()
+        async with asyncio.timeout(5):
+            for _ in range(3):
+                opcode, payload = await client.read_frame()
+                assert opcode == PING
+                await client.send_frame(PONG, payload)

@@ -899,6 +899,10 @@ class WebSocketStream(Inbox):
             self._take(engine.timeout(now))
             # Where that ended the connection, its next look is scheduled already.
             deadline = None if self.tick is not None else engine.deadline()
+        interval_s = self._runtime.config.ping_interval_s
+        if deadline is not None and interval_s and engine.state is ENGINE_OPEN:
+            # The answer to a ping brings the next one forward, and is no reason to call the wheel.
+            deadline = min(deadline, now + interval_s)
         return deadline
 
     def _give_up(self) -> None:
