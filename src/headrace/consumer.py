@@ -36,6 +36,7 @@ from .layers import DEFAULT_CHANNEL_LAYER, BaseChannelLayer, get_channel_layer
 from .layers.accounts import waits
 from .layers.base import Bounds, Event, Overflow, is_client_event
 from .middleware import MEMBERSHIP
+from .telemetry import when_installed
 from .threads import run_in_connection_thread, thread_context
 
 __all__ = ["AsyncConsumer", "Overflow", "SyncConsumer", "concurrent", "get_handler_name"]
@@ -494,6 +495,9 @@ class SyncConsumer(AsyncConsumer):
         if self._hr_thread_context is None:
             self._hr_thread_context = thread_context()
         return await run_in_connection_thread(self._hr_thread_context, function, *args, **kwargs)
+
+
+when_installed(lambda telemetry: telemetry.handlers(AsyncConsumer, SyncConsumer))
 
 
 class _SendFromThread:

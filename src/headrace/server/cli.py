@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from .. import telemetry
 from ..exceptions import ConfigurationError
 from ..protocols.deflate import DeflateFactory
 from ..protocols.extensions import ExtensionFactory
@@ -152,7 +153,11 @@ def _supervise(
 
 def _imported(settings: Settings) -> ASGIApplication:
     sys.path.insert(0, os.path.abspath(settings["app-dir"]))
-    return _application(settings)
+    app = _application(settings)
+    if settings["otel"]:
+        # After the application, which may have set OpenTelemetry up itself.
+        app = telemetry.install(events=settings["otel-events"]).traced(app)
+    return app
 
 
 def _application(settings: Settings) -> ASGIApplication:
@@ -271,8 +276,8 @@ def _run(server: Server, beside: Single | Worker, *, debug: bool) -> int:
             return 1
         finally:
             loop.run_until_complete(beside.ended())
-            if isinstance(server.app, WsgiApplication):
-                server.app.close()
+            if isinstance(app := inspect.unwrap(server.app), WsgiApplication):
+                app.close()
         if server.hurried and _threads_left():
             # Python would wait for them, and nothing can end a thread that blocks.
             logger.warning("threads of the application are still at work: the process ends")

@@ -522,6 +522,18 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         ),
         Option("metrics-path", TEXT, "where metrics are there", "metrics_path", metavar="PATH"),
         Option(
+            "otel",
+            TRUTH,
+            "make OpenTelemetry's spans; the variables OTEL_* say where they go",
+            default=False,
+        ),
+        Option(
+            "otel-events",
+            TRUTH,
+            "let channel-layer events carry the trace to their handlers",
+            default=False,
+        ),
+        Option(
             "health-path",
             TEXT,
             "where the public port says whether the server is ready; default: nowhere",
