@@ -690,7 +690,7 @@ case(
 
 async def _same_data(c):
     heard = await c.until(PING)
-    assert heard == (PING, ACK, 0, b"opaque!!")
+    assert heard[:4] == (PING, ACK, 0, b"opaque!!")
 
 
 case("6.7", "is answered, with the same data", lambda c: c.frame(6, 0, 0, b"opaque!!"), _same_data)
