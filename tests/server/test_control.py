@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace import private
 from headrace.exceptions import ConfigurationError, ControlError
 from headrace.server import control
 from headrace.server.control import (
@@ -35,7 +36,7 @@ from .clients import until
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     """Servers of this test meet in a folder of its own."""
-    monkeypatch.setattr(control, "_ROOTS", (str(tmp_path / "first"), str(tmp_path)))
+    monkeypatch.setattr(private, "ROOTS", (str(tmp_path / "first"), str(tmp_path)))
     monkeypatch.delenv(ENVIRONMENT, raising=False)
     return tmp_path
 
@@ -377,36 +378,15 @@ def test_a_directory_that_is_not_private(place, monkeypatch):
 
 async def test_another_user_is_not_let_in(monkeypatch, caplog):
     async with controlled() as server:
-        monkeypatch.setattr(control, "require_same_user", refuse)
+        monkeypatch.setattr(private, "require_same_user", refuse)
         link = await connect(server.path)
         with pytest.raises(ControlError):
             await link.ask("echo")
     assert "let nobody in: process 1 of user 2" in caplog.text
 
 
-def refuse(connection):
+def refuse(connection, also):
     raise PermissionError("process 1 of user 2 is at the other end")
-
-
-def test_the_kernel_says_who_is_there(monkeypatch):
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        control.require_same_user(ours)
-        user = os.geteuid()
-        monkeypatch.setattr(os, "geteuid", lambda: user + 1)
-        if user == 0:
-            control.require_same_user(ours)  # root may ask everybody
-        told = ours.getsockopt
-
-        class Told:
-            def getsockopt(self, *arguments):
-                process, _, group = memoryview(told(*arguments)).cast("i")
-                return b"".join(n.to_bytes(4, sys.byteorder) for n in (process, 4321, group))
-
-        with pytest.raises(PermissionError, match="of user 4321 is at the other end"):
-            control.require_same_user(Told())
-        monkeypatch.delattr(socket, "SO_PEERCRED")
-        control.require_same_user(Told())
 
 
 def test_another_program_speaks_it(place):

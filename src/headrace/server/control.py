@@ -28,6 +28,7 @@ from typing import Any, Self, cast
 
 import msgspec
 
+from .. import private
 from ..exceptions import ConfigurationError, ControlError
 
 __all__ = [
@@ -53,8 +54,6 @@ FRAME_BYTES = 64 * 1024 * 1024
 #: How long an answer may take, unless whoever asks knows better.
 TIMEOUT_S = 10.0
 
-#: Where directories of all users are: memory first, nothing in there is to survive a reboot.
-_ROOTS = ("/dev/shm", "/tmp")  # noqa: S108 - what is made there is private, and checked
 _LENGTH = struct.Struct("!I")
 _decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
@@ -310,7 +309,8 @@ class _Visitor(Link):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         try:
-            require_same_user(transport.get_extra_info("socket"))
+            # Root may ask everybody.
+            private.require_same_user(transport.get_extra_info("socket"), also=(0,))
         except PermissionError as error:
             logger.warning("the control socket let nobody in: %s", error)
             cast("asyncio.Transport", transport).abort()
@@ -405,20 +405,18 @@ def runtime_directory() -> Path:
 
     Raises ConfigurationError where what is there under its name is not private.
     """
-    root = next((root for root in _ROOTS if os.access(root, os.W_OK | os.X_OK)), _ROOTS[-1])
-    path = Path(root, f"headrace-{os.geteuid()}", "servers")
+    path = private.user_folder() / "servers"
     for each in (path.parent, path):
         try:
-            each.mkdir(0o700, exist_ok=True)
-        except FileExistsError:
-            pass  # no directory: that is looked at now
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            private.make(each)
+        except (OSError, private.NotPrivate) as error:
+            reason = str(error)
+            if isinstance(error, OSError):
+                reason = f"can't be made: {(error.strerror or reason).lower()}"
             raise ConfigurationError(
-                f"cannot make the directory {each} for control sockets: {reason}; name a path "
-                "elsewhere with --control-socket"
+                f"directory {each} {reason}: control sockets need one of their own, with mode "
+                "0700; remove it, or name a path elsewhere with --control-socket"
             ) from None
-        _require_private(each)
     return path
 
 
@@ -448,15 +446,6 @@ def find() -> str:
         "no server of this user runs here; one with a control socket of its own is named by "
         "--control-socket PATH"
     )
-
-
-def require_same_user(connection: socket.socket) -> None:
-    """Raise PermissionError unless the other end is of this user, or root, where that is told."""
-    if hasattr(socket, "SO_PEERCRED"):
-        told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        process, user, _ = struct.unpack("3i", told)
-        if user not in (os.geteuid(), 0):
-            raise PermissionError(f"process {process} of user {user} is at the other end")
 
 
 def _bind(path: str) -> tuple[socket.socket, int]:
@@ -502,22 +491,6 @@ def _answers(path: str) -> bool | None:
         except OSError:
             return None  # it is busy, say
         return True
-
-
-def _require_private(path: Path) -> None:
-    found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode):
-        problem = "is no directory"
-    elif found.st_uid != os.geteuid():
-        problem = f"belongs to user {found.st_uid}, and this process runs as {os.geteuid()}"
-    elif found.st_mode & 0o077:
-        problem = f"lets others in (mode {stat.S_IMODE(found.st_mode):04o})"
-    else:
-        return
-    raise ConfigurationError(
-        f"directory {path} {problem}: control sockets need one of their own, with mode 0700; "
-        "remove it, or name a path elsewhere with --control-socket"
-    )
 
 
 def _nobody(path: str, error: OSError) -> ControlError:

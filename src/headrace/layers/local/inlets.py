@@ -16,7 +16,8 @@ import os
 import socket
 from collections.abc import Callable
 
-from .directory import Directory, require_same_user
+from ...private import require_same_user
+from .directory import Directory
 from .wire import FrameReader, WireError
 
 __all__ = ["Door"]

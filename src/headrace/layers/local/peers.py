@@ -27,8 +27,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from enum import Enum, auto
 
+from ...private import require_same_user
 from . import wire
-from .directory import Directory, require_same_user
+from .directory import Directory
 
 __all__ = ["Flusher", "Outcome", "Peer", "new_waiter", "wait_for", "wait_for_sync"]
 
