@@ -428,11 +428,12 @@ async def test_an_error_of_ours_leaves_the_terminal_as_before(double, terminal):
 
 
 async def test_no_color_means_none(double, terminal):
-    there = terminal("--server", double.path, NO_COLOR="1")
+    there = terminal("--server", double.path, NO_COLOR="1", COLORTERM="truecolor")
     await there.shows("live, every 0.1 s")
     there.type(b"q")
     await there.ended()
     colours = re.findall(rb"\x1b\[(?:[\d;]*;)?[34]8;2;(\d+);(\d+);(\d+)", there.heard)
+    assert colours
     assert all(red == green == blue for red, green, blue in colours)
 
 

@@ -102,7 +102,7 @@ class Double:
         return self
 
     async def __aexit__(self, *error):
-        # Who only looked whether somebody listens may still be being let in, of which nothing tells.
+        # Who only looked whether somebody listens may still be on the way in: nothing tells.
         await asyncio.sleep(0.02)
         self.server.close()
         await asyncio.sleep(0.02)

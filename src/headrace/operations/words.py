@@ -15,6 +15,9 @@ def words() -> dict[str, Any]:
         "live": _("Live"),
         "live_process": _("Live, this process alone"),
         "offline": _("Offline: the connection is lost. Trying again in {seconds} s."),
+        "still_offline": _(
+            "If this lasts, reload the page: your login may have ended, or the server is down."
+        ),
         "trouble": _("The server does not say what it is doing."),
         "logged_out": _("Offline: your login has ended. Log in again and reload the page."),
         "forbidden": _("Offline: you may not see this page any more."),

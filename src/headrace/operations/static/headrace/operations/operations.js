@@ -257,6 +257,7 @@
   let socket = null;
   let pause = FIRST_PAUSE_MS;
   let everOpened = false;
+  let failures = 0;
   let offlineUntil = 0;
   let ticking;
 
@@ -299,6 +300,7 @@
   const handle = {
     hello(message) {
       everOpened = true;
+      failures = 0;
       pause = FIRST_PAUSE_MS;
       lastState = message.mode === "server" ? words.live : words.live_process;
       state("live", lastState);
@@ -343,7 +345,9 @@
       state("offline", code === LOGGED_OUT ? words.logged_out : words.forbidden);
       return;
     }
+    failures += 1;
     if (!everOpened) notice(words.no_socket, words.no_socket_help);
+    else if (failures > 3) notice(words.still_offline);
     // Not all at once: everybody who watches was closed in the same moment.
     const wait = pause * (0.5 + Math.random());
     pause = Math.min(LONGEST_PAUSE_MS, pause * 2);
