@@ -157,10 +157,10 @@ WORKLOADS = (
     ),
     Workload(
         key="paced",
-        title="Echo at an offered load of 20,000 messages a second, 200 connections",
-        head="echo, 20,000/s offered",
+        title="Echo at an offered load of 30,000 messages a second, 200 connections",
+        head="echo, 30,000/s offered",
         unit="messages/s",
-        arguments=("echo", "--connections", "200", "--rate", "20000"),
+        arguments=("echo", "--connections", "200", "--rate", "30000"),
     ),
     Workload(
         key="carried",
