@@ -18,9 +18,9 @@ from headrace.protocols.deflate import DeflateFactory
 from headrace.server import cli
 from headrace.server.config import Config, Lifespan
 from headrace.server.endpoint import Endpoint
-from headrace.server.options import settings
 from headrace.server.outbox import SlowClientPolicy
 from headrace.server.proxy import ProxyHeaders
+from headrace.server.settings import resolve
 
 from . import apps
 from .clients import TIMEOUT_S, connected, until
@@ -225,7 +225,7 @@ def test_a_module_that_fails_to_import_says_so_itself(tmp_path, monkeypatch):
 
 def config_of(*arguments):
     options = parser().parse_args(["serve", "module:app", *arguments])
-    return cli._config(settings(options, {}))
+    return cli._config(resolve(options, {}))
 
 
 def test_without_options_the_defaults_hold():

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from headrace.cli import parser
-from headrace.server.options import settings
 from headrace.server.proxy import ProxyHeaders
+from headrace.server.settings import resolve
 from headrace.server.tls import Tls
 from tests.documented import DOCS
 
@@ -241,13 +241,13 @@ def test_the_commands_of_containers_and_units_are_commands(monkeypatch):
     [variables] = re.findall(r"^ENV (.*)$", docker, re.MULTILINE)
     arguments = tomllib.loads(f"command = {command}")["command"]
     environment = dict(pair.split("=") for pair in variables.split())
-    found = settings(parser().parse_args(arguments[1:]), environment)
+    found = resolve(parser().parse_args(arguments[1:]), environment)
     assert found["bind"] == "0.0.0.0"
     assert found["health-path"] == "/-/health"
     assert found["trusted-proxies"] == ("10.0.0.0/8",)
     service, unit = blocks("systemd")
     [line] = re.findall(r"^ExecStart=\S+/headrace (.*)$", service, re.MULTILINE)
-    found = settings(parser().parse_args(line.split()), {})
+    found = resolve(parser().parse_args(line.split()), {})
     assert found["proxy-headers"]
     # Shorter than what systemd waits.
     [stop] = re.findall(r"^TimeoutStopSec=(\d+)$", service, re.MULTILINE)

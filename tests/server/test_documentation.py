@@ -2,7 +2,8 @@
 
 import re
 
-from headrace.server.options import OPTIONS, TRUTH
+from headrace.server.option import TRUTH
+from headrace.server.options import OPTIONS
 from tests.documented import DOCS, documented
 
 from .clients import connected

@@ -7,10 +7,12 @@ import pytest
 
 from headrace.cli import main, parser
 from headrace.exceptions import ConfigurationError
-from headrace.server import options as room
+from headrace.server import option as room
 from headrace.server.config import Config
-from headrace.server.options import OPTIONS, TRUTH, Option, settings
+from headrace.server.option import TRUTH, Option
+from headrace.server.options import OPTIONS
 from headrace.server.outbox import SlowClientPolicy
+from headrace.server.settings import resolve
 
 from .test_cli import logging_as_it_was  # noqa: F401 - for every test here, too
 
@@ -35,7 +37,7 @@ def table(folder):
 
 def said(*flags, **environment):
     environment = {f"HEADRACE_{name.upper()}": value for name, value in environment.items()}
-    return settings(parser().parse_args(["serve", *flags]), environment)
+    return resolve(parser().parse_args(["serve", *flags]), environment)
 
 
 def mistake(*flags, **environment):

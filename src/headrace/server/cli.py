@@ -24,14 +24,14 @@ from .endpoint import Endpoint
 from .interface import Interface, as_asgi, interface_of
 from .lifespan import LifespanFailed
 from .logs import LogFormat, formatter_for
-from .options import OPTIONS, TLS, Settings, add_options
-from .options import settings as resolve
+from .options import OPTIONS, TLS
 from .proxy import ProxyHeaders
 from .proxy_protocol import ProxyProtocol
 from .running import ending_at_once, new_event_loop
 from .running import run as run_server
 from .runtime import ASGIApplication
 from .server import Server
+from .settings import Settings, add_options, resolve
 from .settled import Settled
 from .single import Single
 from .supervisor import Supervisor, command_of
