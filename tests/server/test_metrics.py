@@ -3,6 +3,8 @@
 import asyncio
 import builtins
 import importlib.util
+import os
+import signal
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
@@ -24,6 +26,7 @@ from .clients import (
     serving,
     until,
 )
+from .supervised import service
 
 OPEN = "application/openmetrics-text; version=1.0.0"
 
@@ -167,6 +170,44 @@ def test_labels_of_any_form(accept):
     labels = [sample.labels for sample in odd.samples if sample.name == "odd_total"]
     assert {"what": 'a"b\\c\nd', "who": ""} in labels
     assert {"what": "x", "who": "y"} in labels
+
+
+@pytest.mark.timeout(60)
+async def test_two_workers_are_one_sum_that_never_falls_when_one_is_killed(tmp_path, request):
+    if "uvloop" in request.node.name:
+        pytest.skip("the workers have a loop of their own: once is enough")
+    async with service(tmp_path, "--workers", "2", "--metrics-port", "0") as running:
+        workers = await running.workers()
+        line = await running.logged("metrics and health checks are at")
+        port = int(line.rpartition("/metrics")[0].rpartition(":")[2])
+        listens = await running.logged("listens on")
+        public = "127.0.0.1", int(listens.rpartition(":")[2])
+        asked = 0
+        while True:  # both have something to lose
+            async with connected(public) as client:
+                assert (await client.get()).status == 200
+                asked += 1
+            answer = await running.ask("snapshot")
+            totals = [each["counters"]["headrace_requests_total"][""] for each in answer["workers"]]
+            if len(totals) == 2 and min(totals) >= 3:
+                break
+        assert (await samples(port))["headrace_requests_total",] == asked
+        os.kill(workers[1], signal.SIGKILL)
+        seen = []
+        while len(seen) < 5 or seen[-1]["headrace_worker_restarts_died_total",] < 1:
+            seen.append(await samples(port) | {"at": None})
+            seen[-1].setdefault(("headrace_worker_restarts_died_total",), 0)
+            await asyncio.sleep(0.05)
+        async with connected(public) as client:
+            assert (await client.get()).status == 200
+        seen.append(await samples(port))
+        requests = [each["headrace_requests_total",] for each in seen]
+        assert requests == sorted(requests)
+        assert requests[0] == asked
+        assert requests[-1] == asked + 1
+        for name in ("headrace_connections_total", "headrace_cpu_seconds_total"):
+            values = [each[name,] for each in seen]
+            assert values == sorted(values)
 
 
 class TestSnapshot:

@@ -354,6 +354,14 @@ class BaseChannelLayer:
         raise NotImplementedError
 
     @property
+    def unready(self) -> str | None:
+        """Why the layer can't do its work now, for health checks; None: it can, as far as it knows.
+
+        Asked on an event loop, it answers at once.
+        """
+        return None
+
+    @property
     def overflows(self) -> dict[Overflow, int]:
         """How many events found no room, by what was done about it.
 

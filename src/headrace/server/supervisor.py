@@ -744,8 +744,11 @@ class Supervisor:
         answers = await self._ask(asked, "snapshot", {})
         workers: list[Snapshot] = []
         for worker, answer in zip(asked, answers, strict=True):
-            latest = worker.snapshot if isinstance(answer, ControlError) else answer
-            if latest:
+            if not isinstance(answer, ControlError):
+                # What was told once counts when the worker has ended, too: no sum ever falls.
+                worker.snapshot = answer
+            # Who has ended meanwhile is counted among those.
+            if worker.alive and (latest := worker.snapshot):
                 restarts = self._restarts_of.get(worker.number, 0)
                 workers.append({**latest, "restarts": restarts, "stage": worker.stage.value})
         return {"server": self._own(), "workers": workers, "ended": self._ended}

@@ -142,6 +142,14 @@ class RedisChannelLayer(SpanningChannelLayer):
         repeated = network.arrivals.repeated if network is not None and network.listens else 0
         return {**super().stats, "repeated": repeated}
 
+    @property
+    def unready(self) -> str | None:
+        """Why the layer can't do its work now: what is sent to this process would not come here."""
+        network = self._network
+        if network is None or not network.alive or network.listens:
+            return None
+        return "the channel layer has no connection to Redis"
+
     async def close(self) -> None:
         """Close the connections. The layer makes new ones when it is used again."""
         await super().close()
