@@ -120,7 +120,9 @@ class Arrivals:
 
     def _let_in(self, sock: socket.socket, peer: Address | None) -> None:
         runtime = self.runtime
-        refusal = runtime.gate.connect(len(runtime.connections), runtime.loop.time())
+        now = runtime.loop.time()
+        runtime.gate.look(sock.fileno(), now)
+        refusal = runtime.gate.connect(len(runtime.connections), now)
         if refusal is None and self.proxied is not None and not self.proxied.believes(peer):
             refusal = _UNTRUSTED
         place = None

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import functools
 import gc
 import importlib
@@ -10,6 +11,7 @@ import inspect
 import logging
 import logging.handlers
 import os
+import resource
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -266,6 +268,7 @@ def _run(server: Server, beside: Single | Worker, *, debug: bool) -> int:
     gc.collect()
     gc.freeze()
     server.settled = Settled()
+    _use_all_descriptors()
     with asyncio.Runner(debug=debug or None, loop_factory=new_event_loop) as runner:
         loop = runner.get_loop()
         beside.attend(server, loop)
@@ -285,6 +288,14 @@ def _run(server: Server, beside: Single | Worker, *, debug: bool) -> int:
             sys.stdout.flush()
             os._exit(0)
     return 0
+
+
+def _use_all_descriptors() -> None:
+    """Have as many file descriptors as we may: a shell gives 1024 to programs that don't ask."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _threads_left() -> bool:

@@ -36,7 +36,7 @@ from .asgi import http_scope, websocket_scope
 from .counters import reason_of
 from .http import Exchange, log_access
 from .identity import Peer, peer_of
-from .limits import DESCRIPTORS, LOOK_EVERY, REFUSING, Refusal
+from .limits import DESCRIPTORS, LOOK_EVERY, Refusal
 from .outbox import Outbox
 from .runtime import Address, Runtime
 from .websocket import EXTENSION, WebSocketStream
@@ -188,7 +188,7 @@ class Connection(asyncio.Protocol):
         gate = runtime.gate
         self._refused = True
         gate.refusing += 1
-        if refusal is DESCRIPTORS or gate.refusing > REFUSING:
+        if refusal is DESCRIPTORS or gate.refusing > gate.most_refusing:
             runtime.refusals.note(refusal, self.peer)
             self._transport.abort()
             return

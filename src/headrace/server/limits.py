@@ -280,6 +280,7 @@ class Gate:
         "_shared",
         "_short_until",
         "most",
+        "most_refusing",
         "refusing",
     )
 
@@ -287,11 +288,13 @@ class Gate:
         if descriptors < 0:  # as many as the system has
             descriptors = 1 << 20
         # What is left is for the refusals, for the application, and for what it opens.
-        most = max(1, descriptors - max(descriptors // 10, min(descriptors // 2, 100)))
+        kept = max(descriptors // 10, min(descriptors // 2, 200))
+        most = max(1, descriptors - kept)
         #: Connections at once.
         self.most = min(limits.connections or most, most)
-        #: Refused connections that are being told so.
+        #: Refused connections that are being told so, and how many may be.
         self.refusing = 0
+        self.most_refusing = min(REFUSING, kept // 4)
         #: A descriptor of this number, the lowest that was free, is one of the last.
         self._last_descriptor = descriptors - min(descriptors // 8, 32)
         self._short_until = -math.inf

@@ -46,6 +46,8 @@ logger = logging.getLogger("headrace.server")
 
 #: How long a task may take to end once it was cancelled.
 CANCELLED_S = 2.0
+#: Connections that are accepted in one turn of the loop.
+ACCEPTS = 16
 #: How long a patient stop goes on to accept who waits for it.
 ACCEPT_S = 0.25
 #: The part of a stop's time in which every WebSocket is closed, however many there are: the rest
@@ -227,13 +229,20 @@ class Server:
             protocols = ("h2", "http/1.1") if self.config.speaks_http2 else ("http/1.1",)
             credentials = None if endpoint.tls is None else Credentials(endpoint.tls, protocols)
             return Arrivals(runtime, sock, endpoint, credentials)
+        options: dict[str, Any] = {"sock": sock, "backlog": backlog}
+        if isinstance(loop, asyncio.SelectorEventLoop) and endpoint.fd is None:
+            # To asyncio, the backlog is also how often it tries to accept in one turn, each with
+            # an error in the log where descriptors have run out. An inherited socket has a queue.
+            options["backlog"] = min(backlog, ACCEPTS)
         if not is_unix(sock):
-            return await loop.create_server(lambda: Connection(runtime), sock=sock, backlog=backlog)
-        # The file of an inherited socket isn't ours to remove; from Python 3.13 on, asyncio would.
-        options: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-        return await loop.create_unix_server(
-            lambda: Connection(runtime), sock=sock, backlog=backlog, **options
-        )
+            listener = await loop.create_server(lambda: Connection(runtime), **options)
+        else:
+            # The file of an inherited socket isn't ours to remove; from 3.13 on, asyncio would.
+            if sys.version_info >= (3, 13):
+                options["cleanup_socket"] = False
+            listener = await loop.create_unix_server(lambda: Connection(runtime), **options)
+        sock.listen(backlog)
+        return listener
 
     def renew_certificates(self) -> bool:
         """Read every certificate and key anew, for connections to come.
