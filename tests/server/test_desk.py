@@ -102,14 +102,13 @@ async def test_a_request_under_way_and_one_that_is_over(tmp_path):
 
 async def test_many_connections_in_slices(monkeypatch):
     monkeypatch.setattr("headrace.server.desk._SLICE", 2)
-    async with serving(site()) as server:
-        async with contextlib.AsyncExitStack() as clients:
-            for n in range(5):
-                client = await clients.enter_async_context(connected(server))
-                await client.open_websocket(f"/{n}")
-            rows = await rows_of(server, limit=3)
-            assert len(rows) == 3
-            assert len({row["id"] for row in rows}) == 3
+    async with serving(site()) as server, contextlib.AsyncExitStack() as clients:
+        for n in range(5):
+            client = await clients.enter_async_context(connected(server))
+            await client.open_websocket(f"/{n}")
+        rows = await rows_of(server, limit=3)
+        assert len(rows) == 3
+        assert len({row["id"] for row in rows}) == 3
 
 
 async def test_before_the_start_and_after_the_stop():

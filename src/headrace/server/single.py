@@ -20,6 +20,7 @@ from .control import ENVIRONMENT, ControlServer
 from .desk import Desk
 from .server import Server
 from .systemd import Notifier
+from .terminal import Terminal
 
 __all__ = ["Single"]
 
@@ -44,6 +45,7 @@ class Single:
         self._server: Server | None = None
         self._desk: Desk | None = None
         self._started = time.time()
+        self._terminal = Terminal()
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -102,6 +104,14 @@ class Single:
 
     def _hung_up(self) -> None:
         assert self._server is not None
+        if self._terminal.is_gone():
+            logger.info("SIGHUP: the terminal is gone, stopping")
+            self._server.end_patiently()
+            return
+        self._renew_certificates()
+
+    def _renew_certificates(self) -> None:
+        assert self._server is not None
         self._notifier.reloading("renewing certificates")
         good = self._server.renew_certificates()
         logger.info(
@@ -131,7 +141,7 @@ class Single:
 
     async def _reload(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         del arguments
-        self._hung_up()
+        self._renew_certificates()
         return {}
 
     async def _stop(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:

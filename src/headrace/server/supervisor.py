@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import Any, cast
 
@@ -36,6 +37,7 @@ from .listening import Listening
 from .metrics import observatory, observatory_config
 from .server import Server
 from .systemd import Notifier
+from .terminal import Terminal
 from .worker_process import VARIABLE, Post
 
 __all__ = ["Supervisor"]
@@ -176,6 +178,9 @@ class Supervisor:
         self.config = config
         self._command = list(command)
         self._settings = config.workers
+        if beside is not None:
+            # Where somebody holds a worker up in a debugger, it is meant to hang.
+            self._settings = replace(config.workers, timeout_s=0, start_timeout_s=0)
         self._notifier = notifier if notifier is not None else Notifier({})
         self._beside = beside
         count = self._settings.count
@@ -203,6 +208,7 @@ class Supervisor:
         self._looked = time.monotonic()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._terminal = Terminal()
         self._farewell = RESTARTING
         self._patient = True
 
@@ -293,8 +299,12 @@ class Supervisor:
         self.stop()
 
     def _hung_up(self) -> None:
-        logger.info("SIGHUP: reloading")
-        self.reload()
+        if self._terminal.is_gone():
+            logger.info("SIGHUP: the terminal is gone, stopping")
+            self.stop()
+        else:
+            logger.info("SIGHUP: reloading")
+            self.reload()
 
     def stop(self) -> None:
         """Let ``run`` stop gracefully."""
@@ -371,7 +381,10 @@ class Supervisor:
 
     async def _start(self, number: int) -> _Worker:
         """Start a worker; return it when it serves. Raises CanNotStart."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise CanNotStart(f"worker {number} can't be started: {error}", 1) from error
         before = self._begun.get(number, 0)
         self._begun[number] = before + 1
         with ours, theirs:
