@@ -40,6 +40,7 @@ from .h2_client import (
     INITIAL_WINDOW_SIZE,
     INTERNAL_ERROR,
     NO_ERROR,
+    REFUSED_STREAM,
     RST_STREAM,
     SETTINGS_TIMEOUT,
     h2,
@@ -823,7 +824,8 @@ async def test_a_drain_lets_streams_finish_and_says_goodbye():
             pass
         await client.client.close()
         await stopping
-        assert not [heard for heard in client.seen if heard.stream == 7]
+        [late] = [heard for heard in client.seen if heard.stream == 7]
+        assert (late.kind, late.code) == (RST_STREAM, REFUSED_STREAM)
 
 
 async def test_a_client_that_ignores_the_goodbye_is_left_all_the_same():

@@ -61,13 +61,15 @@ class Budget:
         self._left = float(burst)
         self._at = now
 
-    def spend(self, now: float) -> bool:
-        """Take one; False when there is none left."""
-        if self._left < 1:
+    def spend(self, now: float, count: int = 1) -> bool:
+        """Take so many; False when there are not as many left."""
+        if self._left < count:
             self._left = min(self._burst, self._left + (now - self._at) * self._burst / 10)
             self._at = now
-        self._left -= 1
-        return self._left >= 0
+            if self._left < count:
+                return False
+        self._left -= count
+        return True
 
     def give(self, count: int) -> None:
         """Give so many back, as far as there is room."""

@@ -34,6 +34,10 @@ class Connection(Protocol):
         """Send a block of headers."""
         ...
 
+    def hasten(self, due: float) -> None:
+        """Look at the clocks at that time, at the latest."""
+        ...
+
     def queue(self, stream: "Http2Stream") -> None:
         """See to it that the stream has its turn."""
         ...
@@ -154,6 +158,7 @@ class Http2Stream:
         if self._wants_continue and self._stage in (NONE, HELD) and not self.closed:
             self._wants_continue = False
             self.clock = self.progress = now
+            self._engine.hasten(now)
             self._engine.send_fields(self, [(b":status", b"100")], ends=False)
 
     def send_informational(self, status: int, headers: Iterable[Field] = ()) -> None:
@@ -351,5 +356,6 @@ class Http2Stream:
 
     def resume(self, now: float) -> None:
         """Take note that the data is taken again: its clock starts anew."""
-        if self.clock is None and not self._wants_continue and not self.is_tunnel:
+        if not (self.clock is not None or self._wants_continue or self.is_tunnel):
             self.clock = self.progress = now
+            self._engine.hasten(now)

@@ -431,7 +431,7 @@ class Http2Engine:
         left = FRAMES
         self.has_unread = False
         try:
-            while size - at >= 9:
+            while size - at >= 9 and not self.closed:
                 length = int.from_bytes(buffer[at : at + 3], "big")
                 if length > FRAME_BYTES:
                     # RFC 9113 §4.2: before a byte of it is kept.
@@ -474,8 +474,8 @@ class Http2Engine:
             )
         take(self, _Frame(flags, stream_id, frame))
 
-    def _spend(self, budget: Budget, limit: str) -> None:
-        if not budget.spend(self._now):
+    def _spend(self, budget: Budget, limit: str, count: int = 1) -> None:
+        if not budget.spend(self._now, count):
             raise _ConnectionError(_CALM, f"too many {_TOO_MANY[limit]}", limit=limit)
 
     def _known(self, stream_id: int, what: str) -> Http2Stream | None:
@@ -582,7 +582,7 @@ class Http2Engine:
             self._end_block()
         else:
             self._block_began = self._now
-            self._hasten(self._now + self._http.head_s)
+            self.hasten(self._now + self._http.head_s)
 
     def _take_continuation(self, frame: _Frame) -> None:
         if self._block is None:
@@ -611,8 +611,10 @@ class Http2Engine:
             if self._last_id is not None:
                 # RFC 9113 §6.8: begun after we said which stream is the last.
                 self._highest = stream_id
+                self._feed(stream_id, block)
+                self._spend(self._resets, "resets")
+                self._h2.reset_stream(stream_id, ErrorCodes.REFUSED_STREAM)
                 self._remember(stream_id, cut_off=True)
-                self._decoder.decode(block)
             else:
                 self._open(stream_id, block)
         elif self._ended.get(stream_id, False):
@@ -656,6 +658,8 @@ class Http2Engine:
             self._reset_faulty(stream, _PROTOCOL, str(error))
             return
         except HandshakeError as error:
+            # To read many fields is the work; to refuse them is none.
+            self._spend(self._resets, "resets", len(fields) // 100)
             stream.method = "HEAD" if (b":method", b"HEAD") in fields else ""
             self._refuse(stream, error.status, str(error))
             return
@@ -665,9 +669,9 @@ class Http2Engine:
         if ended:
             stream.clock = None
         else:
-            self._hasten(now + self._http.body_idle_s)
+            self.hasten(now + self._http.body_idle_s)
         if self._ping_interval_s is not None:
-            self._hasten(now + self._ping_interval_s)
+            self.hasten(now + self._ping_interval_s)
         received = RequestReceived(
             method, target, path, raw_path, query, "2", headers, True, None, expects
         )
@@ -763,6 +767,7 @@ class Http2Engine:
             )
         if flags & ACK:
             self._spend(self._pings, "pings")
+            self._decoder.max_allowed_table_size = self._limits.header_table_bytes
             self._h2.receive_data(raw)
             return
         self._spend(self._settings_frames, "settings_frames")
@@ -892,14 +897,14 @@ class Http2Engine:
             self._block_stream_until_opened(stream)
         if not self._streams and self._idle_since is None:
             self._idle_since = now
-            self._hasten(now + self._http.keep_alive_s)
+            self.hasten(now + self._http.keep_alive_s)
         return moved
 
     def _block_stream_until_opened(self, stream: Http2Stream) -> None:
         """Wait for the client's window: a client that never opens it is cut off."""
         if stream.blocked_by is None:
             stream.blocked_by = self._now + self._write_timeout_s
-            self._hasten(stream.blocked_by)
+            self.hasten(stream.blocked_by)
         if self._h2.streams[stream.id].outbound_flow_control_window > 0:
             self.queue(stream)  # it is the connection's window that is shut
 
@@ -995,7 +1000,7 @@ class Http2Engine:
             self._write(_frame(PING, 0, 0, _LEAVING_PING))
             self.leaving = True
             self._final_by = now + LEAVING_S
-            self._hasten(self._final_by)
+            self.hasten(self._final_by)
 
     def _name_last(self) -> None:
         """Say which stream is the last; those that come later are not taken."""
@@ -1032,7 +1037,8 @@ class Http2Engine:
 
     # --- time -----------------------------------------------------------------------------------
 
-    def _hasten(self, due: float) -> None:
+    def hasten(self, due: float) -> None:
+        """Want to be called at that time, at the latest."""
         self._due = min(self._due, due)
 
     def deadline(self) -> float | None:
@@ -1057,7 +1063,7 @@ class Http2Engine:
     def _is_due(self, deadline: float) -> bool:
         if self._now >= deadline:
             return True
-        self._hasten(deadline)
+        self.hasten(deadline)
         return False
 
     def _look_at_connection(self, now: float) -> None:
@@ -1089,7 +1095,7 @@ class Http2Engine:
         ):
             self._write(_frame(PING, 0, 0, _ALIVE_PING))
             self._pinged = now
-            self._hasten(now + (self._ping_timeout_s or self._ping_interval_s))
+            self.hasten(now + (self._ping_timeout_s or self._ping_interval_s))
 
     def _look_at_stream(self, stream: Http2Stream) -> None:
         http = self._http
