@@ -89,11 +89,38 @@ async def test_the_end_of_the_turn_is_the_time_to_write(hub: Hub) -> None:
     assert socket.at_once == [False, True]
 
 
-async def test_many_members_are_written_in_slices(hub: Hub) -> None:
-    sockets = [Socket(hub, str(number), "g") for number in range(AT_ONCE + 1)]
+async def test_what_many_members_are_sent_is_written_to_so_many_of_them_a_turn(hub: Hub) -> None:
+    sockets = [Socket(hub, str(number), "g") for number in range(2 * AT_ONCE + 1)]
+    hub.publish("g", text(1))
+    reached = []
+    for _ in range(4):
+        await turn()
+        reached.append(sum(bool(socket.got) for socket in sockets))
+    assert reached == [AT_ONCE, 2 * AT_ONCE, 2 * AT_ONCE + 1, 2 * AT_ONCE + 1]
+    assert {tuple(socket.at_once) for socket in sockets} == {(True,)}
+
+
+@pytest.mark.parametrize("group", ["g", "h"])
+async def test_nothing_overtakes_what_many_members_are_being_sent(hub: Hub, group: str) -> None:
+    sockets = [Socket(hub, str(number), "g", "h") for number in range(3 * AT_ONCE)]
     hub.publish("g", text(1))
     await turn()
-    assert {tuple(socket.at_once) for socket in sockets} == {(False,)}
+    hub.publish(group, text(2))
+    hub.publish(group, {"type": "websocket.close"})
+    assert {tuple(socket.got) for socket in sockets} == {("1", "2", "websocket.close")}
+    await turn()
+    await turn()
+    assert {tuple(socket.got) for socket in sockets} == {("1", "2", "websocket.close")}
+
+
+async def test_an_event_for_one_of_many_comes_behind_what_all_are_being_sent(hub: Hub) -> None:
+    sockets = [Socket(hub, str(number), "g") for number in range(2 * AT_ONCE)]
+    hub.publish("g", text(1))
+    await turn()
+    for number in (0, 2 * AT_ONCE - 1):
+        hub.deliver(str(number), text(2))
+        assert sockets[number].got == ["1", "2"]
+    assert all(socket.got[0] == "1" for socket in sockets)
 
 
 async def test_the_sender_may_change_its_event_at_once(hub: Hub) -> None:

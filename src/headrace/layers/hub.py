@@ -13,6 +13,8 @@ Rules of this file:
 - Client-bound events to one group in one turn of the loop leave together, as a *burst*: the
   members are walked once for all of them. Whatever could tell the difference (another group,
   another channel, a change of members) ends the burst first.
+- Where the members are thousands the walk goes on in the turns that follow, so that it holds up
+  nobody. It is still one burst: whatever could overtake it lets it come to its end first.
 - What a sink does not take is counted and logged, never lost in silence.
 """
 
@@ -177,11 +179,14 @@ class _Burst:
 
     LIMIT = 256
 
-    __slots__ = ("changes", "events", "group", "sinks")
+    __slots__ = ("begun", "changes", "events", "group", "sinks")
 
     def __init__(self, group: str, sinks: list[Sink], changes: int) -> None:
         self.group = group
+        #: Those that do not have the events yet.
         self.sinks = sinks
+        #: Some have: no event can join.
+        self.begun = False
         self.changes = changes
         self.events: list[Event] = []
 
@@ -441,6 +446,7 @@ class Hub:
         if (
             burst is None
             or burst.group != group
+            or burst.begun
             or burst.changes != self._changes
             or len(burst.events) >= burst.LIMIT
         ):
@@ -458,13 +464,18 @@ class Hub:
     def _end_turn(self, burst: _Burst) -> None:
         """End the burst at the end of its turn, unless something has: nothing else will follow.
 
-        What many members are sent is written in slices, which the loop's other work can get
-        between; for a few it is done at once.
+        What many members are sent is written to so many of them a turn.
         """
-        if self._burst is burst:
+        if self._burst is not burst:
+            return
+        sinks = burst.sinks[-AT_ONCE:]
+        del burst.sinks[-AT_ONCE:]
+        if not burst.sinks:
             self._burst = None
-            at_once = len(burst.sinks) <= AT_ONCE
-            self._transmit(burst.group, burst.sinks, burst.events, at_once=at_once)
+        elif (home := self._home) is not None:
+            burst.begun = True
+            home.call_soon(self._end_turn, burst)
+        self._transmit(burst.group, sinks, burst.events, at_once=True)
 
     def _transmit(
         self, group: str, sinks: list[Sink], events: list[Event], *, at_once: bool = False
