@@ -195,6 +195,9 @@ def test_what_is_not_known_is_a_dash():
     assert [value for _, value in rates] == ["-"] * 7
     assert words.title(figures) == "headrace  1 worker  up -"
     assert words.WORKERS.cells(figures.workers[0])[:4] == ["-", "3", "-", "-"]
+    leaving = {"workers": [{"worker": 2, "stage": "leaving"}, {"worker": 3, "stage": "serving"}]}
+    rows = Meter().take(leaving, at=1.0, clock_s=0).workers
+    assert [words.WORKERS.cells(each)[0] for each in rows] == ["2 leaving", "3"]
     since = Meter().take({"server": {"started": 40}, "workers": []}, at=100.0, clock_s=0)
     assert words.title(since) == "headrace  0 workers  up 1m00s"
 
@@ -296,7 +299,7 @@ async def test_a_server_that_is_gone_is_looked_for(double, tmp_path):
         assert app.query_one("#state").has_class("trouble")
         async with Double(tmp_path / "control.sock"):
             await until(pilot, lambda: "live" in said(app, "state"))
-        assert not app.query_one("#state").has_class("trouble")
+            assert not app.query_one("#state").has_class("trouble")
 
 
 async def test_a_choice_of_several_says_what_they_are(double, tmp_path):

@@ -56,6 +56,8 @@ class Worker:
     threads: int
     lag_s: float
     connections: int | None
+    #: What its supervisor says of it: ``serving``, ``leaving``.
+    stage: str | None
     #: How often a worker in this place was started anew; None: nobody counts.
     restarts: int | None
 
@@ -225,6 +227,7 @@ class Meter:
             connections=_by_kind(gauges, known=_CONNECTIONS in snapshot.get("counters", ()))[
                 "connections"
             ],
+            stage=snapshot.get("stage"),
             restarts=snapshot.get("restarts"),
         )
 

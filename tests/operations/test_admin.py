@@ -157,7 +157,12 @@ def test_every_text_is_translated_and_compiled():
         pairs = re.findall(r'^msgid "(.+)"\nmsgstr "(.*)"$', texts, re.MULTILINE)
         with source.with_suffix(".mo").open("rb") as file:
             compiled = gettext.GNUTranslations(file)
-        assert {text for text in words().values() if text not in dict(pairs)} == set()
+        assert {
+            text
+            for each in words().values()
+            for text in (each.values() if isinstance(each, dict) else [each])
+            if text not in dict(pairs)
+        } == set()
         for text, translated in pairs:
             assert translated
             assert compiled.gettext(text) == translated

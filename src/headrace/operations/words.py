@@ -55,6 +55,7 @@ def words() -> dict[str, Any]:
         "all_workers": _("all workers"),
         "workers": _("Workers"),
         "worker": _("Worker"),
+        "stages": {"leaving": _("leaving"), "starting": _("starting")},
         "pid": _("Process"),
         "age": _("Age"),
         "descriptors": _("Descriptors"),

@@ -119,7 +119,8 @@ def _in(name: str, write: Callable[[Any], str] = clean) -> Callable[[dict[str, A
 
 
 def _worker_name(row: Worker) -> str:
-    return _NOTHING if row.worker is None else str(row.worker)
+    name = _NOTHING if row.worker is None else str(row.worker)
+    return f"{name} {clean(row.stage)}" if row.stage not in (None, "serving") else name
 
 
 def _handler_name(row: Handler) -> str:

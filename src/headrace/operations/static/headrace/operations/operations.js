@@ -104,7 +104,10 @@
     new Table(at(id), { caption, identity, columns, none: words.nothing, ...more });
 
   const workers = table("workers", words.workers, (row) => row.pid, [
-    column(words.worker, (row) => String(row.worker ?? none), ""),
+    column(words.worker, (row) => {
+      const name = String(row.worker ?? none);
+      return row.stage && row.stage !== "serving" ? `${name} (${words.stages[row.stage] ?? row.stage})` : name;
+    }, ""),
     column(words.pid, (row) => String(row.pid)),
     column(words.age, (row) => age(row.age_s)),
     column(words.connections, (row) => count(row.connections)),
