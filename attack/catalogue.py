@@ -14,6 +14,16 @@ from .over_http import (
     Smuggling,
     Traversal,
 )
+from .over_http2 import (
+    ContinuationFlood,
+    EmptyFrames,
+    HeaderBomb,
+    Http2PingFlood,
+    MadeToReset,
+    RapidReset,
+    SettingsFlood,
+    ShutWindow,
+)
 from .over_websockets import (
     Bombs,
     BrokenText,
@@ -48,6 +58,14 @@ ATTACKS: tuple[type[Attack], ...] = (
     MessageFlood,
     ChunkFlood,
     Pipeline,
+    RapidReset,
+    MadeToReset,
+    ContinuationFlood,
+    SettingsFlood,
+    Http2PingFlood,
+    EmptyFrames,
+    HeaderBomb,
+    ShutWindow,
     CrossSite,
     Traversal,
     Churn,

@@ -147,6 +147,7 @@ class Enemy:
 
     async def send(self, data: bytes) -> None:
         await self._loop.sock_sendall(self.sock, data)
+        await asyncio.sleep(0)  # who is never made to wait would hear nothing
 
     async def drip(self, data: Iterable[bytes], every_s: float) -> None:
         for piece in data:
@@ -194,17 +195,18 @@ class Enemy:
     async def close_code(self) -> str:
         """Read on until a close frame, or the end."""
         while True:
-            head = await self._exactly(2)
+            head = await self.exactly(2)
             if not head:
                 return END
             length = head[1] & 0x7F
             if length >= 126:
-                length = int.from_bytes(await self._exactly(2 if length == 126 else 8))
-            payload = await self._exactly(length)
+                length = int.from_bytes(await self.exactly(2 if length == 126 else 8))
+            payload = await self.exactly(length)
             if head[0] & 0x0F == 8:
                 return f"close {int.from_bytes(payload[:2])}"
 
-    async def _exactly(self, count: int) -> bytes:
+    async def exactly(self, count: int) -> bytes:
+        """So many bytes; none: the connection ended before."""
         data = b""
         while len(data) < count:
             more = await self.read()

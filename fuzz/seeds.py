@@ -27,10 +27,29 @@ V1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\n"
 V2 = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc0\x00\x02\x02\x10\x00\x01\xbb"
 EVENT = {"type": "chat.message", "text": "ä", "n": [1, -1, 2**70, 1.5, None, True, b"\x00"]}
 
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame of HTTP/2."""
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+FIELDS = b"\x82\x86\x41\x01a\x84"
+POSTED = b"\x83\x86\x41\x01a\x84\x0f\x0d\x015"
+HTTP2 = [
+    frame(1, 5, 1, FIELDS) + frame(1, 5, 3, FIELDS + b"\x40\x01x\x01y") + frame(1, 5, 5, FIELDS),
+    frame(1, 4, 1, POSTED) + frame(0, 1, 1, b"hello"),
+    frame(1, 4, 1, POSTED) + frame(0, 0, 1, b"he") + frame(1, 5, 1, b"\x00\x01x\x01y"),
+    frame(1, 1, 1, FIELDS[:2]) + frame(9, 4, 1, FIELDS[2:]) + frame(3, 0, 1, b"\0\0\0\x08"),
+    frame(4, 0, 0, b"\0\x04\0\0\0\0") + frame(4, 1, 0) + frame(6, 0, 0, b"12345678"),
+    frame(8, 0, 0, b"\0\0\0\x01") + frame(2, 0, 1, b"\0\0\0\0\x10") + frame(7, 0, 0, bytes(8)),
+    frame(1, 4, 1, b"\x02\x07CONNECT\x87\x41\x01a\x84\x00\x09:protocol\x09websocket"),
+]
+
 SEEDS: dict[str, list[bytes]] = {
     "http1": [GET, POST, CHUNKED + BODY, GET * 3, POST + GET, b"OPTIONS * HTTP/1.0\r\n\r\n"],
     "http1_chunks": [BODY, b"0\r\n\r\n", b"a\r\n0123456789\r\n0\r\n\r\n"],
     "http1_smuggled": [GET + POST + GET, CHUNKED + BODY + GET, POST + b"\r\n" + GET],
+    "http2": HTTP2,
     "frames": [b"\x20\x00" + TEXT + TEXT, b"\x20\x00\x82\xfe\x00\x7e" + MASK + bytes(126)],
     "websocket": [TEXT + PING + FRAGMENTS + CLOSE, b"\x82\xff" + bytes(7) + b"\x05" + MASK],
     "websocket_deflate": [COMPRESSED, COMPRESSED + TEXT + CLOSE],

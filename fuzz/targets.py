@@ -22,6 +22,7 @@ from headrace.exceptions import ConfigurationError, HandshakeError, RemoteProtoc
 from headrace.layers.local.wire import FrameReader, WireError
 from headrace.layers.redis.envelopes import Envelopes
 from headrace.protocols import _frames
+from headrace.protocols import http2 as h2
 from headrace.protocols.deflate import DeflateFactory
 from headrace.protocols.extensions import negotiate, parse_offers
 from headrace.protocols.handshake import parse_handshake
@@ -215,6 +216,80 @@ def http1_smuggled(data: bytes) -> None:
         return  # what another server refuses is no disagreement about what it means
     shorter = min(len(ours), len(theirs))
     require(ours[:shorter] == theirs[:shorter], f"{ours} here, {theirs} there")
+
+
+# --- HTTP/2 ---------------------------------------------------------------------------------------
+
+HTTP2 = h2.Http2Limits(
+    streams=8,
+    resets=6,
+    settings_frames=6,
+    pings=6,
+    priorities=6,
+    window_updates=6,
+    empty_frames=6,
+    continuations=4,
+)
+SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
+
+
+def streams(pieces: list[bytes]) -> tuple[Any, ...]:
+    """What is heard of each stream, and how the connection ended, if it did."""
+    engine = h2.Http2Engine(HTTP2, SMALL, now=0.0)
+    heard: dict[int, list[Any]] = {}
+    failure = None
+    for piece in pieces:
+        events = engine.receive(piece, 0.0)
+        while True:
+            for event in events:
+                require(failure is None, "a failure is the last event")
+                if isinstance(event, h2.ConnectionFailed):
+                    failure = event.code
+                    continue
+                story = heard.setdefault(event.stream.id, [])
+                match event:
+                    case h2.StreamOpened():
+                        story.append((event.request, event.protocol))
+                    case h2.DataReceived():
+                        if not (story and isinstance(story[-1], bytes)):
+                            story.append(b"")
+                        story[-1] += event.data
+                        engine.consumed(event.stream, len(event.data))
+                    case h2.StreamEnded():
+                        story.append("ended")
+                    case h2.StreamReset():
+                        story.append(("reset", event.code, event.by_client))
+                    case h2.RequestRefused():
+                        story.append(("refused", event.status))
+            if not engine.has_unread:
+                break
+            events = engine.receive(b"", 0.0)
+    require(engine.closed or failure is None, "closed where it failed")
+    require(engine.streams <= HTTP2.streams, "more streams than are allowed")
+    engine.pump(1 << 16, 0.0)
+    whole_frames(engine.data_to_send())
+    return heard, failure
+
+
+def whole_frames(output: bytes) -> None:
+    """What is sent is frames, of a kind and a length that there are."""
+    at = 0
+    while at < len(output):
+        require(output[at + 3] <= 9, "a frame of a known kind")
+        length = int.from_bytes(output[at : at + 3])
+        require(length <= 16_384, "a frame of the least size that all must take")
+        at += 9 + length
+    require(at == len(output), "whole frames")
+
+
+@target
+def http2(data: bytes) -> None:
+    """Frames: what is heard of each stream does not depend on the cut; what is sent is whole."""
+    if not data.startswith(b"PRI"):
+        data = h2.PREFACE + SETTINGS + data
+    whole = streams([data])
+    for pieces in cuts(data):
+        require(streams(pieces) == whole, "what is heard depends on the cut")
 
 
 # --- WebSocket ------------------------------------------------------------------------------------

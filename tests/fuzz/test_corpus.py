@@ -22,6 +22,8 @@ FOUND = {
         bytes.fromhex("c18882000003c188820000031600160000000000008800"),
         b"\xc1\x88\x82\x00\x03\xc1\x88\x82\x00\x03\x16\x00\x16\x00\x00\x00\x00\x00\x88\x00",
     ],
+    # What came behind a GOAWAY that closed the connection was read, although it was gone.
+    "http2": [b"\0\0\x08\x07" + bytes(10) + b"/\0\0\x04\x08\0\0\0\0\x10\0\0\x08\x07" + bytes(13)],
     # A line feed within the line was told only where the bytes came one by one.
     "proxy_protocol": [b"PROXY UNK\xa3NR\nPUI4 \r", b"PROXY UNKNOWN x\ny\r\n"],
     "event": [b"\x83" + b"\x91" * 200],
