@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import ssl
+import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,19 @@ from headrace.server.limits import ClientLimits
 from headrace.server.tls import Credentials, Tls
 
 from .certificates import _DAY, Authority
-from .clients import TIMEOUT_S, Client, connected, echo, respond, runtime_of, serving, until
+from .clients import (
+    CLOSE,
+    TIMEOUT_S,
+    Client,
+    connected,
+    echo,
+    frame,
+    handshake,
+    respond,
+    runtime_of,
+    serving,
+    until,
+)
 from .test_cli import command, in_one_loop
 
 
@@ -511,6 +524,40 @@ async def test_a_client_that_reads_slowly_gets_all(authority, tls):
         assert taken == body
 
 
+async def test_the_end_of_a_response_waits_for_a_slow_client(authority, tls, monkeypatch):
+    """A pause of the client, wherever it comes, is longer than a connection lingers."""
+    monkeypatch.setattr("headrace.server.connection.LINGER_S", 0.1)
+    body = bytes(range(256)) * 65536
+
+    async def application(scope, receive, send):
+        await respond(send, body)
+
+    async with serving(application, tls=tls) as server:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", server.port))
+        sock.setblocking(True)
+        sock.settimeout(TIMEOUT_S)
+        taken = await asyncio.to_thread(slowly, sock, trusting(authority), len(body))
+        assert taken.endswith(body)
+
+
+def slowly(sock, context, size):
+    """Read an answer with pauses, up to the end of TLS."""
+    with context.wrap_socket(
+        sock, server_hostname="localhost", suppress_ragged_eofs=False
+    ) as wrapped:
+        wrapped.sendall(b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        taken, pause_at = bytearray(), 0
+        while part := wrapped.recv(65536):
+            taken += part
+            if len(taken) >= pause_at:
+                pause_at += size // 8
+                time.sleep(0.5)
+        return taken
+
+
 # The end
 
 
@@ -526,6 +573,40 @@ def blocking(port, context, request=b""):
             while part := wrapped.recv(65536):
                 answer += part
             return answer
+
+
+@pytest.mark.parametrize("what", ["request", "websocket"])
+async def test_a_client_that_never_ends_tls_is_left(authority, tls, monkeypatch, what):
+    monkeypatch.setattr("headrace.server.connection.LINGER_S", 0.2)
+    to_us, to_them = ssl.MemoryBIO(), ssl.MemoryBIO()
+    side = trusting(authority).wrap_bio(to_us, to_them, server_hostname="localhost")
+    async with (
+        serving(keeping([]), tls=tls, write_timeout_s=60.0) as server,
+        connected(server) as client,
+    ):
+
+        async def run(act):
+            async with asyncio.timeout(TIMEOUT_S):
+                while True:
+                    try:
+                        return act()
+                    except ssl.SSLWantReadError:
+                        await client.send(to_them.read())
+                        to_us.write(await client.reader.read(65536))
+                    finally:
+                        await client.send(to_them.read())
+
+        await run(side.do_handshake)
+        if what == "request":
+            await run(lambda: side.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"))
+            assert (await run(lambda: side.read(65536))).startswith(b"HTTP/1.1 200")
+        else:
+            await run(lambda: side.write(handshake("/")))
+            assert (await run(lambda: side.read(65536))).startswith(b"HTTP/1.1 101")
+            await run(lambda: side.write(frame(CLOSE, b"\x03\xe8")))
+            assert (await run(lambda: side.read(65536))).startswith(b"\x88")
+        # It says nothing more, and stays.
+        await until(lambda: not runtime_of(server).connections)
 
 
 async def test_the_server_ends_tls_as_it_should(authority, tls):

@@ -15,7 +15,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Hashable
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from ..exceptions import RemoteProtocolError
 from ..protocols.proxy_protocol import ProxyHeader, ProxyHeaderParser
@@ -23,6 +23,7 @@ from .connection import Connection, address_of_peer
 from .endpoint import Address, Endpoint
 from .identity import Peer, peer_of
 from .limits import Refusal
+from .outbox import HIGH_WATER_BYTES
 from .runtime import Runtime
 from .tls import Credentials, Identity
 
@@ -247,7 +248,9 @@ class Arrival:
                 "ssl": identity.context,
                 # Ours ends it first.
                 "ssl_handshake_timeout": arrivals.timeout_s + 1.0,
-                "ssl_shutdown_timeout": credentials.tls.shutdown_timeout_s,
+                # To Python, what has not been taken yet is part of that; who takes nothing at all,
+                # or never answers the end, is left by the connection.
+                "ssl_shutdown_timeout": 2 * runtime.config.write_timeout_s + 60.0,
             }
         try:
             await runtime.loop.connect_accepted_socket(
@@ -339,6 +342,8 @@ class ArrivedConnection(Connection):
         if self._identity is not None:
             self._runtime.counters.tls_connections += 1
             self.tls = self._identity.extension(transport.get_extra_info("ssl_object"))
+            # TLS has room for 512 KB otherwise, beside that of the socket.
+            cast("asyncio.Transport", transport).set_write_buffer_limits(HIGH_WATER_BYTES)
         super().connection_made(transport)
         self._arrival = self._identity = None
 

@@ -37,7 +37,7 @@ from .counters import reason_of
 from .http import Exchange, log_access
 from .identity import Peer, peer_of
 from .limits import DESCRIPTORS, LOOK_EVERY, Refusal
-from .outbox import Outbox
+from .outbox import Outbox, unwritten_bytes
 from .runtime import Address, Runtime
 from .websocket import EXTENSION, WebSocketStream
 
@@ -237,7 +237,7 @@ class Connection(asyncio.Protocol):
         """Learn that the socket takes no more."""
         runtime = self._runtime
         self._outbox.pause()
-        self._unwritten_bytes = self._transport.get_write_buffer_size()
+        self._unwritten_bytes = unwritten_bytes(self._transport)
         self._write_by = runtime.loop.time() + runtime.config.write_timeout_s
         runtime.wheel.schedule(self, self._deadline())
 
@@ -471,7 +471,7 @@ class Connection(asyncio.Protocol):
         if transport.is_closing():
             return
         now = runtime.loop.time()
-        self._unwritten_bytes = transport.get_write_buffer_size()
+        self._unwritten_bytes = unwritten_bytes(transport)
         self._write_by = now + runtime.config.write_timeout_s
         if self._heard_all or not transport.can_write_eof():
             transport.close()
@@ -482,7 +482,7 @@ class Connection(asyncio.Protocol):
 
     def expire(self, now: float) -> float | None:
         """Act on a deadline: a slow request, an idle connection, the end of lingering."""
-        if self._lingering and self._outbox.empty and not self._transport.get_write_buffer_size():
+        if self._lingering and self._outbox.empty and not unwritten_bytes(self._transport):
             self._transport.abort()
             return None
         if self._write_by is not None and not self._takes_bytes(now):
@@ -512,7 +512,7 @@ class Connection(asyncio.Protocol):
         assert self._write_by is not None
         if now < self._write_by:
             return True
-        waiting = self._transport.get_write_buffer_size()
+        waiting = unwritten_bytes(self._transport)
         if waiting >= self._unwritten_bytes:
             return False
         self._unwritten_bytes = waiting

@@ -37,7 +37,7 @@ from .counters import reason_of
 from .http import Exchange, log_access
 from .identity import Peer, peer_of
 from .limits import Refusal
-from .outbox import HIGH_WATER_BYTES, Outbox
+from .outbox import HIGH_WATER_BYTES, Outbox, unwritten_bytes
 from .runtime import Address, Runtime
 from .websocket import EXTENSION, WebSocketStream
 
@@ -218,7 +218,7 @@ class Http2Connection(asyncio.Protocol):
         """Learn that the socket takes no more: a client that does not read is not read."""
         runtime = self._runtime
         self._paused = True
-        self._unwritten_bytes = self._transport.get_write_buffer_size()
+        self._unwritten_bytes = unwritten_bytes(self._transport)
         self._write_by = runtime.loop.time() + runtime.config.write_timeout_s
         self._pause_reading()
         self._schedule()
@@ -486,7 +486,7 @@ class Http2Connection(asyncio.Protocol):
         if transport.is_closing():
             return
         now = runtime.loop.time()
-        self._unwritten_bytes = transport.get_write_buffer_size()
+        self._unwritten_bytes = unwritten_bytes(transport)
         self._write_by = now + runtime.config.write_timeout_s
         if transport.can_write_eof():
             # Read on for a while, so that a reset does not overtake our GOAWAY.
@@ -498,7 +498,7 @@ class Http2Connection(asyncio.Protocol):
 
     def expire(self, now: float) -> float | None:
         """Act on a deadline."""
-        if self._lingering and not self._transport.get_write_buffer_size():
+        if self._lingering and not unwritten_bytes(self._transport):
             self._transport.abort()
             return None
         if self._write_by is not None and not self._takes_bytes(now):
@@ -521,7 +521,7 @@ class Http2Connection(asyncio.Protocol):
         assert self._write_by is not None
         if now < self._write_by:
             return True
-        waiting = self._transport.get_write_buffer_size()
+        waiting = unwritten_bytes(self._transport)
         if waiting >= self._unwritten_bytes:
             return False
         self._unwritten_bytes = waiting

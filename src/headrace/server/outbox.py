@@ -11,12 +11,15 @@ Rules of this file:
 """
 
 import asyncio
+import fcntl
+import struct
+import termios
 from enum import StrEnum
 from typing import Protocol
 
 from .turn import Turn
 
-__all__ = ["HIGH_WATER_BYTES", "Outbox", "Owner", "SlowClientPolicy"]
+__all__ = ["HIGH_WATER_BYTES", "Outbox", "Owner", "SlowClientPolicy", "unwritten_bytes"]
 
 #: A sender that can wait lets the socket catch up beyond this.
 HIGH_WATER_BYTES = 64 * 1024
@@ -43,6 +46,25 @@ class Owner(Protocol):
     def dropped(self, messages: int) -> None:
         """Count messages that were dropped."""
         ...
+
+
+def unwritten_bytes(transport: asyncio.Transport) -> int:
+    """Return how many bytes still wait for the client, at the end of a connection.
+
+    A transport of TLS does not count what it has encrypted. As long as there is some of that, the
+    system has its own part of it full: that is counted instead.
+    """
+    waiting = transport.get_write_buffer_size()
+    if transport.get_extra_info("sslcontext") is None:
+        return waiting
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return waiting
+    try:
+        queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:  # a Unix socket of some systems
+        return waiting
+    return waiting + int(struct.unpack("i", queued)[0])
 
 
 class Outbox:

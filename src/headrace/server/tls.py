@@ -75,8 +75,6 @@ class Tls:
     ciphers: str | None = None
     #: How long a client may take from its connection to the end of its handshake.
     handshake_timeout_s: float = 10.0
-    #: How long a client may take to answer the end of TLS.
-    shutdown_timeout_s: float = 2.0
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -100,9 +98,10 @@ class Tls:
                 f"client certificates are {self.client_certificates}, and nobody is named who "
                 "signs them: name the file of certificates with --tls-client-ca"
             )
-        for name in ("handshake_timeout_s", "shutdown_timeout_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"{name} must be more than 0, not {getattr(self, name)}")
+        if not self.handshake_timeout_s > 0:
+            raise ConfigurationError(
+                f"handshake_timeout_s must be more than 0, not {self.handshake_timeout_s}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
