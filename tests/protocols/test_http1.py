@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from headrace.exceptions import LocalProtocolError
+from headrace.exceptions import ConfigurationError, LocalProtocolError
 from headrace.protocols import _http1_grammar as grammar
 from headrace.protocols.http1 import (
     BodyReceived,
@@ -240,6 +240,23 @@ def test_limit(name: str, limit: int, good: bytes, bad: bytes, status: int, size
     assert events[-1].status == status
     assert str(limit) in events[-1].reason
     assert engine.data_to_send().startswith(b"HTTP/1.1 %d " % status)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("request_line_bytes", 0),
+        ("field_bytes", 0),
+        ("header_bytes", -1),
+        ("header_count", 0),
+        ("body_rate_bytes", 0),
+        ("head_s", 0),
+        ("body_idle_s", -1),
+    ],
+)
+def test_a_limit_that_would_refuse_everything_is_refused(name: str, value: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name} must be .*, not {value}"):
+        Http1Limits(**{name: value})
 
 
 def test_by_default_every_size_is_limited() -> None:

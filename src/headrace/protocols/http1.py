@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 from typing import Final, NamedTuple
 
-from headrace.exceptions import HandshakeError, LocalProtocolError
+from headrace.exceptions import ConfigurationError, HandshakeError, LocalProtocolError
 from headrace.protocols._http1_grammar import (
     Field,
     RequestLine,
@@ -80,6 +80,18 @@ class Http1Limits:
     small_bytes: int = field(init=False, repr=False)  # a head of this size is within all limits
 
     def __post_init__(self) -> None:
+        for name in (
+            "request_line_bytes",
+            "field_bytes",
+            "header_bytes",
+            "header_count",
+            "body_rate_bytes",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("head_s", "body_idle_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name} must be more than 0, not {getattr(self, name)}")
         small = min(self.request_line_bytes, self.field_bytes, self.header_bytes)
         object.__setattr__(self, "small_bytes", small)
 
