@@ -3,7 +3,10 @@
 import asyncio
 import builtins
 import importlib.util
+import logging
+import logging.config
 import os
+import re
 import signal
 
 import pytest
@@ -11,11 +14,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from headrace.exceptions import ConfigurationError
-from headrace.instruments import process, remains, total
+from headrace.instruments import conditions, process, remains, total
 from headrace.server import snapshot as snapshot_module
 from headrace.server.config import Config
+from headrace.server.counters import Counters
 from headrace.server.metrics import render
 from headrace.server.server import Server
+from tests.documented import DOCS, documented
 
 from .clients import (
     connected,
@@ -172,10 +177,8 @@ def test_labels_of_any_form(accept):
     assert {"what": "x", "who": "y"} in labels
 
 
-@pytest.mark.timeout(60)
-async def test_two_workers_are_one_sum_that_never_falls_when_one_is_killed(tmp_path, request):
-    if "uvloop" in request.node.name:
-        pytest.skip("the workers have a loop of their own: once is enough")
+@pytest.mark.asyncio(loop_factories=["asyncio"])
+async def test_two_workers_are_one_sum_that_never_falls_when_one_is_killed(tmp_path):
     async with service(tmp_path, "--workers", "2", "--metrics-port", "0") as running:
         workers = await running.workers()
         line = await running.logged("metrics and health checks are at")
@@ -349,3 +352,56 @@ async def test_bytes_of_one_connection():
         await client.read_text()
         assert stream.received_bytes - before[0] == 10  # two bytes, the mask, four letters
         assert stream.outbox.sent_bytes - before[1] == 6
+
+
+class TestDocumentation:
+    def test_every_metric_that_is_named_exists_or_is_explained(self):
+        page = (DOCS / "observing.md").read_text()
+        named = set(re.findall(r"headrace_[a-z_]+", page)) - {"headrace_worker_restarts_"}
+        known = set(process._help) | set(Counters._HELP)
+        sources = "".join(path.read_text() for path in (DOCS.parent / "src/headrace").rglob("*.py"))
+        for name in named:
+            stem = name.removeprefix("headrace_").removesuffix("_total")
+            last = stem.removeprefix("layer_").removeprefix("worker_")
+            told = any(f'"{each}"' in sources for each in (stem, last))
+            assert name in known or told or name in sources, name
+
+    async def test_numbers_of_ones_own(self):
+        class Order:
+            country, total = "de", 50
+
+        page = documented("observing.md")
+        before = page.SALES["de"].value
+        page.sold(Order)
+        async with serving(hello, metrics_port=0) as server:
+            found = await samples(server.metrics_port)
+        assert found["shop_sales_total", ("country", "de")] == before + 1
+        assert found["shop_sale_euros_bucket", ("le", "100.0")] >= 1
+        assert conditions.unmet() == "the search index is not loaded yet"
+        page.index_is_loaded = True
+        assert conditions.unmet() is None
+        conditions.forget("search")
+
+    def test_a_view_behind_another_server(self, rf, admin_user):
+        page = documented("observing.md")
+        conditions.forget("search")
+        request = rf.get("/metrics")
+        request.user = admin_user
+        response = page.metrics(request)
+        assert response["content-type"].startswith("text/plain")
+        found = samples_of(response.content.decode())
+        assert found["headrace_workers",] == 1
+        assert not any(name == "headrace_worker_resident_bytes" for name, *_ in found)
+
+    def test_the_logging_of_a_project(self, capfd):
+        page = documented("observing.md")
+        conditions.forget("search")
+        root = logging.getLogger()
+        held, level = root.handlers[:], root.level
+        try:
+            logging.config.dictConfig(page.LOGGING)
+            logging.getLogger("shop").info("sold")
+            assert capfd.readouterr().err == "INFO [-] sold\n"
+        finally:
+            root.handlers[:] = held
+            root.setLevel(level)

@@ -9,6 +9,7 @@ Rules of this file:
 """
 
 import importlib.util
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,8 @@ class _Collector:
         for key, name, text in _OF_WORKERS:
             gauge = GaugeMetricFamily(name, text, labels=["worker"])
             for worker in self._workers:
-                gauge.add_metric([str(worker.get("worker"))], worker.get(key) or 0)
+                if key in worker:
+                    gauge.add_metric([str(worker.get("worker"))], worker[key] or 0)
             yield gauge
         for name, value in sorted(self._server.get("counters", {}).items()):
             server = CounterMetricFamily(f"headrace_{name}_total", f"{name} of the supervisor.")
@@ -133,9 +135,9 @@ def _labelled(values: Mapping[str, Any], names: list[str]) -> Iterator[tuple[lis
 def _cumulated(data: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Return what Prometheus calls buckets: how many were at or below each bound."""
     buckets, below = [], 0
-    for bound, count in zip((*data["bounds"], "+Inf"), data["counts"], strict=True):
+    for bound, count in zip((*data["bounds"], math.inf), data["counts"], strict=True):
         below += count
-        buckets.append((str(bound), float(below)))
+        buckets.append(("+Inf" if bound == math.inf else str(float(bound)), float(below)))
     return buckets
 
 
