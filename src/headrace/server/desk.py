@@ -28,8 +28,9 @@ logger = logging.getLogger("headrace.server")
 
 #: Connections that are listed unless somebody asks for more.
 LIMIT = 100
-#: So many connections are looked at in one turn of the loop.
+#: So many connections are looked at in one turn of the loop; and so many, to see what each is for.
 _SLICE = 500
+_PURPOSES = 100
 #: What a list may be ordered by: the largest first. ``since``: the oldest.
 ORDERS = ("since", "newest", "received", "sent", "inbox", "outbox_bytes")
 #: What a search looks into.
@@ -132,14 +133,18 @@ class Desk:
         total = 0
         connections = list(runtime.connections)
         now = time.time()
-        for start in range(0, len(connections), _SLICE):
-            rows = [self._row(runtime, each, now) for each in connections[start : start + _SLICE]]
+        step = _PURPOSES if words else _SLICE
+        for start in range(0, len(connections), step):
+            rows = [self._row(runtime, each, now) for each in connections[start : start + step]]
             if words:
                 rows = [row for row in map(_complete, rows) if _has(row, words)]
             total += len(rows)
             found = largest(found + rows, limit, order)
             await asyncio.sleep(0)
-        return {"connections": [_complete(row) for row in found], "total": total}
+        for start in range(0, len(found), _PURPOSES):
+            found[start : start + _PURPOSES] = map(_complete, found[start : start + _PURPOSES])
+            await asyncio.sleep(0)
+        return {"connections": found, "total": total}
 
     def _row(self, runtime: Runtime, connection: Drainable, now: float) -> dict[str, Any]:
         inbox, outbox_bytes, _ = connection.waiting()
