@@ -13,6 +13,8 @@ from headrace.protocols._http2_limits import Http2Limits
 from headrace.protocols.http1 import Http1Limits
 from headrace.server import config as config_module
 from headrace.server.config import Config
+from headrace.server.limits import ClientLimits
+from headrace.server.proxy import ProxyHeaders
 
 from .clients import (
     BINARY,
@@ -780,6 +782,157 @@ async def test_pings_and_close_timers_hold_over_http2():
         assert (opcode, payload[:2]) == (CLOSE, (1011).to_bytes(2, "big"))
         heard = await client.until(RST_STREAM, GOAWAY)
         assert heard.code in (CANCEL, NO_ERROR)
+
+
+async def test_what_was_sent_before_the_end_is_heard_before_it():
+    take = asyncio.Event()
+    heard = []
+
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await take.wait()
+        while (message := await receive())["type"] == "websocket.receive":
+            heard.append(message["text"])
+        heard.append(message["code"])
+
+    async with serving(application, inbox_limit=1) as server, h2(server) as client:
+        ws = WebSocket(client)
+        await ws.open()
+        for text in (b"1", b"2", b"3"):
+            ws.send(TEXT, text)
+            await client.alive()
+        client.data(1, ends=True)
+        await client.alive()
+        take.set()
+        await until(lambda: heard == ["1", "2", "3", 1006])
+
+
+async def test_a_client_that_does_not_end_its_side_is_not_waited_for():
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 4000})
+
+    async with serving(application) as server, h2(server) as client:
+        ws = WebSocket(client)
+        await ws.open()
+        assert await ws.read() == (CLOSE, (4000).to_bytes(2, "big"))
+        ws.send(CLOSE, (4000).to_bytes(2, "big"))
+        assert await ws.read() is None
+        assert (await client.until(RST_STREAM)).code == NO_ERROR
+        await client.alive()
+
+
+# Limits, logs and whoever looks after the server
+
+
+PROXY = ProxyHeaders()
+
+
+async def test_behind_a_proxy_each_client_has_limits_of_its_own():
+    limits = ClientLimits(connections_per_address=1, shared_networks=())
+    go = asyncio.Event()
+
+    async def application(scope, receive, send):
+        if scope["type"] == "websocket":
+            await echo(scope, receive, send)
+        else:
+            await go.wait()
+            await respond(send, scope["client"][0].encode())
+
+    async with (
+        serving(application, clients=limits, proxy_headers=PROXY) as server,
+        h2(server) as client,
+    ):
+        one, two = ("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "2.2.2.2")
+        client.get(1, "/", one).get(3, "/", two).get(5, "/", one)
+        answer = await client.answer(5)
+        assert (answer.status, int(answer[b"retry-after"]) > 0) == (429, True)
+        assert (await WebSocket(client, 7).open("/", one))[b":status"] == b"429"
+        go.set()
+        assert (await client.answer(1)).body == b"1.1.1.1"
+        assert (await client.answer(3)).body == b"2.2.2.2"
+        assert (await WebSocket(client, 9).open("/", one))[b":status"] == b"200"
+        client.reset(9)
+        await client.alive()
+        assert (await client.get(11, "/", one).answer(11)).body == b"1.1.1.1"
+        assert server.counters.refusals["connections_per_address"].value == 2
+
+
+async def test_handshakes_have_a_rate():
+    limits = ClientLimits(handshakes_per_s=1, burst_s=1)
+    async with serving(echo, clients=limits) as server, h2(server) as client:
+        assert (await WebSocket(client, 1).open())[b":status"] == b"200"
+        assert (await WebSocket(client, 3).open())[b":status"] == b"503"
+        assert server.counters.refusals["handshakes"].value == 1
+        await client.alive()
+
+
+async def test_a_watcher_and_the_access_log_see_it(caplog):
+    caplog.set_level(logging.INFO, "headrace.access")
+    told = []
+
+    class Watcher:
+        def request(self, peer, request, status, duration_s):
+            told.append((request.path, status))
+
+        def websocket_opening(self, key, peer, request):
+            told.append("opening")
+
+        def websocket_accepted(self, key):
+            told.append("accepted")
+
+        def websocket_closed(self, key, code):
+            told.append(code)
+
+    async with serving(echo, watcher=Watcher()) as server, h2(server) as client:
+        await client.get(1, "/a").answer(1)
+        await WebSocket(client, 3).open("/ws")
+        client.reset(3)
+        client.headers(5, request("CONNECT", "/bad", protocol="websocket"), ends=False)
+        assert dict((await client.until(HEADERS)).fields)[b":status"] == b"426"
+        client.post(7, "/left").reset(7)
+        await client.alive()
+        client.post(9, "/left")
+        await client.alive()
+        client.reset(9)
+        await client.alive()
+        await until(lambda: len(told) == 6)
+    assert told == [("/a", 200), "opening", "accepted", 1006, ("/bad", 426), ("/left", 499)]
+    lines = [record.getMessage() for record in caplog.records]
+    assert any('"GET /a HTTP/2" 200' in line for line in lines)
+    assert any('"CONNECT /ws HTTP/2" 200' in line for line in lines)
+
+
+async def test_who_looks_after_the_server_sees_and_closes_it():
+    async with serving(echo) as server, h2(server) as client:
+        ws = WebSocket(client)
+        await ws.open()
+        connection = connection_of(server)
+        [websocket] = [c for c in runtime_of(server).connections if c is not connection]
+        assert connection.task is None
+        assert connection.waiting() == (0, 0, False)
+        assert websocket.transport.get_extra_info("peername")[0] == "127.0.0.1"
+        assert server.counters.open == {"http/1.1": 0, "http/2": 1, "websocket": 1}
+        connection.close(1000, "enough")
+        while await client.read() is not None:
+            pass
+        await until(lambda: not runtime_of(server).connections)
+
+
+async def test_a_stop_in_a_hurry_cuts_everything_off():
+    async def application(scope, receive, send):
+        await asyncio.Event().wait()
+
+    async with serving(application) as server, h2(server) as client:
+        client.get(1)
+        client.headers(3, websocket(), ends=False)
+        await client.alive()
+        server.hurry()
+        await server.stop()
+        while await client.read() is not None:
+            pass
 
 
 # The end
