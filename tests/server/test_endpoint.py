@@ -31,6 +31,7 @@ from .clients import connected, hello, serving
             "ssl:443:privateKey=key.pem:certKey=crt.pem:interface=127.0.0.1",
             Endpoint(port=443, tls=Tls(certificate="crt.pem", key="key.pem")),
         ),
+        ("haproxy:tcp:80", Endpoint(host="0.0.0.0", port=80, proxy_protocol=True)),
         (
             "ssl:443:both.pem",
             Endpoint(host="0.0.0.0", port=443, tls=Tls(certificate="both.pem", key="both.pem")),

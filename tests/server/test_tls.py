@@ -554,7 +554,7 @@ def slowly(sock, context, size):
             taken += part
             if len(taken) >= pause_at:
                 pause_at += size // 8
-                time.sleep(0.5)
+                time.sleep(0.25)
         return taken
 
 
