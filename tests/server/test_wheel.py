@@ -107,6 +107,31 @@ def test_moves_both_ways(loop, wheel):
     assert timed.looks == [2.6]
 
 
+def test_postponed_it_is_looked_at_when_it_was_to_be_before(loop, wheel):
+    timed = Timed(loop)
+    wheel.schedule(timed, loop.now + 1)
+    tick = timed.tick
+    wheel.postpone(timed, loop.now + 5)
+    assert timed.tick == tick
+
+
+@pytest.mark.parametrize("after_s", [0.5, None])
+def test_it_can_not_be_postponed_to_an_earlier_time_or_to_none(loop, wheel, after_s):
+    timed = Timed(loop)
+    wheel.schedule(timed, loop.now + 5)
+    wheel.postpone(timed, after_s and loop.now + after_s)
+    assert (timed.tick is None) == (after_s is None)
+    loop.advance(1)
+    assert len(timed.looks) == (after_s is not None)
+
+
+def test_postponed_from_nowhere_it_is_scheduled(loop, wheel):
+    timed = Timed(loop)
+    wheel.postpone(timed, loop.now + 1)
+    loop.advance(2)
+    assert len(timed.looks) == 1
+
+
 def test_is_taken_out(loop, wheel):
     first, second = Timed(loop), Timed(loop)
     wheel.schedule(first, 1001.0)

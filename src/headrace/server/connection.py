@@ -300,7 +300,7 @@ class Connection(asyncio.Protocol):
             # The next request of a pipeline, in a turn of its own.
             self._runtime.loop.call_soon(self.go_on)
         elif exchange is None or engine.state is BODY:
-            self._runtime.wheel.schedule(self, self._deadline())
+            self._runtime.wheel.postpone(self, self._deadline())
 
     def _crowded(self) -> bool:
         """Say whether the client still has to take what it was sent before it may ask for more."""
@@ -322,9 +322,10 @@ class Connection(asyncio.Protocol):
         elif deadline == 0.0:
             engine.timeout(self._runtime.loop.time())
             deadline = engine.deadline()
-        for other in (self._write_by, self._gone_by):
-            if other is not None and (deadline is None or other < deadline):
-                deadline = other
+        if self._write_by is not None or self._gone_by is not None:
+            for other in (self._write_by, self._gone_by):
+                if other is not None and (deadline is None or other < deadline):
+                    deadline = other
         return deadline
 
     # Requests
@@ -503,7 +504,7 @@ class Connection(asyncio.Protocol):
         if idle and self._outbox.paused:
             return self._deadline()
         events = self._engine.timeout(now)
-        self._heard_all = self._heard_all or idle
+        self._heard_all = self._heard_all or (idle and self._engine.state is CLOSED)
         self._take(events)
         return None if self._lingering or self.tick is not None else self._deadline()
 

@@ -48,6 +48,15 @@ class Wheel:
             bucket = self._buckets[tick] = set()
         bucket.add(timed)
 
+    def postpone(self, timed: Timed, deadline: float | None) -> None:
+        """Look at it no later than that; once too early costs less than to move it each time.
+
+        ``expire`` has to say then what the deadline is.
+        """
+        tick = timed.tick
+        if tick is None or deadline is None or tick * self._tick_s > deadline:
+            self.schedule(timed, deadline)
+
     def cancel(self, timed: Timed) -> None:
         """Look at it no more."""
         if timed.tick is not None:
