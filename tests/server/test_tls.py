@@ -20,6 +20,7 @@ from headrace.protocols.http1 import Http1Limits
 from headrace.server import tls as tls_room
 from headrace.server.endpoint import Endpoint
 from headrace.server.limits import ClientLimits
+from headrace.server.outbox import unwritten_bytes
 from headrace.server.tls import Credentials, Tls
 
 from .certificates import _DAY, Authority
@@ -28,6 +29,7 @@ from .clients import (
     TIMEOUT_S,
     Client,
     connected,
+    connection_of,
     echo,
     frame,
     handshake,
@@ -541,6 +543,42 @@ async def test_the_end_of_a_response_waits_for_a_slow_client(authority, tls, mon
         sock.settimeout(TIMEOUT_S)
         taken = await asyncio.to_thread(slowly, sock, trusting(authority), len(body))
         assert taken.endswith(body)
+
+
+async def test_what_the_system_still_has_is_not_written_yet(authority, tls):
+    async def application(scope, receive, send):
+        await respond(send, b"x" * 1_000_000)
+
+    async with (
+        serving(application, tls=tls) as server,
+        secure(server, trusting(authority)) as client,
+    ):
+        await until(lambda: [c for c in runtime_of(server).connections if c.protocol != "arriving"])
+        transport = connection_of(server)._transport
+        client.writer.transport.pause_reading()
+        await client.send(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        await until(lambda: unwritten_bytes(transport) > transport.get_write_buffer_size())
+        client.writer.transport.resume_reading()
+        assert len((await client.read_response()).body) == 1_000_000
+        await until(lambda: unwritten_bytes(transport) == 0)
+
+
+def test_a_system_that_can_not_say_what_it_has(tmp_path):
+    class Transport:
+        def __init__(self, sock):
+            self.sock = sock
+
+        def get_write_buffer_size(self):
+            return 5
+
+        def get_extra_info(self, name):
+            return {"sslcontext": "there is one", "socket": self.sock}[name]
+
+    closed = socket.socket()
+    closed.close()
+    with (tmp_path / "no socket").open("wb") as file:
+        for sock in (None, closed, file):
+            assert unwritten_bytes(Transport(sock)) == 5
 
 
 def slowly(sock, context, size):
