@@ -4,6 +4,7 @@ import asyncio
 import logging
 import shutil
 import subprocess
+import sys
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from headrace.server import config as config_module
 from headrace.server.config import Config
 from headrace.server.limits import ClientLimits
 from headrace.server.proxy import ProxyHeaders
+from headrace.server.wsgi import WsgiApplication
 
 from .clients import (
     BINARY,
@@ -1112,3 +1114,32 @@ async def test_curl(tmp_path):
         assert data == upload.read_bytes()
         # The upgrade of RFC 7540 §3.2, which is no more.
         assert await run("--http2", "-d", "a=b", server.url) == b"a=b"
+
+
+async def test_a_wsgi_application():
+    def application(environ, start_response):
+        start_response("200 OK", [("X-Protocol", environ["SERVER_PROTOCOL"])])
+        return [environ["HTTP_HOST"].encode(), b" ", environ["wsgi.input"].read()]
+
+    wsgi = WsgiApplication(application)
+    async with serving(wsgi) as server, h2(server) as client:
+        answer = await client.post().data(1, b"body", ends=True).answer()
+        assert (answer.body, answer[b"x-protocol"]) == (b"here body", b"HTTP/2")
+    wsgi.close()
+
+
+def test_it_is_there_before_the_first_client():
+    # To import it while clients wait would hold all of them up.
+    script = (
+        "import asyncio, sys\n"
+        "from headrace.server.config import Config\n"
+        "from headrace.server.server import Server\n"
+        "async def main(mode):\n"
+        "    async with Server(None, Config(port=0, lifespan='off', http2=mode)):\n"
+        "        print('h2' in sys.modules)\n"
+        "asyncio.run(main('off'))\n"
+        "asyncio.run(main('on'))\n"
+    )
+    command = [sys.executable, "-c", script]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    assert ran.stdout.split() == ["False", "True"]

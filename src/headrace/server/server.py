@@ -198,6 +198,9 @@ class Server:
             numbered=self.numbers_from,
             settled=self.settled,
         )
+        if self.config.speaks_http2:
+            # Now, and not while clients wait: it takes a tenth of a second.
+            from . import http2  # noqa: F401
         lifespan = self._lifespan = LifespanTask(self.app, self.config.lifespan)
         try:
             for endpoint in self.config.endpoints():
