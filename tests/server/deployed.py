@@ -45,14 +45,6 @@ async def application(scope, receive, send):
     await respond(send, PID)
 
 
-def at_the_second_start(path):
-    """Leave word in a file; say whether it was there."""
-    known = os.path.exists(path)
-    with open(path, "w"):
-        pass
-    return known
-
-
 if os.environ.get("EXIT_AT_IMPORT"):
     sys.exit(int(os.environ["EXIT_AT_IMPORT"]))
 if os.environ.get("HANG_AT_IMPORT"):

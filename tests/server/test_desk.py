@@ -6,7 +6,7 @@ import time
 import pytest
 
 from headrace.exceptions import ControlError
-from headrace.server.desk import Arrivals, Desk, largest
+from headrace.server.desk import ArrivalTimes, Desk, largest
 
 from .clients import connected, echo, handshake, respond, serving, until
 
@@ -137,7 +137,7 @@ async def test_a_websocket_that_is_not_accepted_yet_is_ended():
 
 
 def test_when_a_connection_came():
-    arrivals = Arrivals()
+    arrivals = ArrivalTimes()
     assert arrivals.when(1, 50.0) == 50.0
     for number, moment in [(0, 10.0), (3, 11.0), (3, 12.0), (7, 13.0)]:
         arrivals.look(number, moment)
@@ -145,10 +145,10 @@ def test_when_a_connection_came():
 
 
 def test_what_is_kept_of_it_is_bounded():
-    arrivals = Arrivals()
+    arrivals = ArrivalTimes()
     for n in range(100_000):
         arrivals.look(n, float(n))
-    assert len(arrivals._numbers) <= Arrivals.LOOKS
+    assert len(arrivals._numbers) <= ArrivalTimes.LOOKS
     # A moment after, never before.
     assert all(n <= arrivals.when(n, 1e6) for n in range(0, 100_000, 997))
     assert arrivals.when(99_999, 1e6) == 99_999

@@ -237,10 +237,10 @@ async def test_what_keeps_it_from_starting_is_told_once(tmp_path, app, says, sta
 
 @in_one_loop
 async def test_an_application_that_does_not_come_to_start(tmp_path):
-    options = ["--workers", "2", "--worker-start-timeout", "1"]
+    options = ["--workers", "2", "--worker-start-timeout", "3"]
     async with service(tmp_path, *options, HANG_AT_IMPORT="1") as running:
         assert await running.status() == 1
-        assert running.count("has not started in 1 s") == 1
+        assert running.count("has not started in 3 s") == 1
         assert any("deployed.py" in line for line in running.log)
 
 
@@ -295,6 +295,37 @@ async def test_a_reload_loads_code_anew_and_keeps_the_old_where_the_new_is_broke
         assert running.count("reloaded:") == 3
         running.process.terminate()
         await running.status()
+
+
+@in_one_loop
+async def test_a_worker_that_can_not_be_replaced_is_tried_again_and_again(tmp_path):
+    site(tmp_path, "one")
+    options = ["--workers", "2", "--app-dir", str(tmp_path)]
+    async with service(tmp_path, *options, app="site_to_reload") as running:
+        before = await running.workers()
+        (tmp_path / "site_to_reload.py").write_text("1 / 0")
+        os.kill(before[1], signal.SIGKILL)
+        await until(lambda: running.count("before it served") == 2)
+        # Each time it takes longer, and the others go on meanwhile.
+        assert running.count("worker 1 is started again in 0.") >= 2
+        assert await get(running) == "one"
+        site(tmp_path, "two")
+        await until(lambda: running._serving()[1] != before[1])
+        assert running._serving()[2] == before[2]
+
+
+@in_one_loop
+async def test_a_stop_does_not_wait_for_a_reload(tmp_path):
+    site(tmp_path, "one")
+    options = ["--workers", "2", "--app-dir", str(tmp_path)]
+    async with service(tmp_path, *options, app="site_to_reload") as running:
+        await running.workers()
+        hang = "import time; print('here', flush=True); time.sleep(600)"
+        (tmp_path / "site_to_reload.py").write_text(hang)
+        running.process.send_signal(signal.SIGHUP)
+        await running.has_told("here")
+        running.process.terminate()
+        assert await running.end() == 0
 
 
 @in_one_loop
@@ -482,6 +513,112 @@ def test_the_command_of_a_worker():
 def test_workers_that_can_not_be(settings, says):
     with pytest.raises(ConfigurationError, match=says):
         Workers(**settings)
+
+
+@in_one_loop
+async def test_a_command_that_can_not_be_run(tmp_path, caplog):
+    config = Config(port=0, control_socket=str(tmp_path / "control.sock"))
+    assert await Supervisor(["/no/such/program"], config).run() == 1
+    assert "worker 1 can't be started: " in caplog.text
+
+
+@in_one_loop
+async def test_no_descriptor_is_left_for_a_worker(tmp_path, caplog, monkeypatch):
+    def none_left():
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(module.socket, "socketpair", none_left)
+    config = Config(port=0, control_socket=str(tmp_path / "control.sock"))
+    assert await Supervisor(["x"], config).run() == 1
+    assert "worker 1 can't be started: [Errno 24] Too many open files" in caplog.text
+
+
+class Ended:
+    """A process that is over."""
+
+    pid = 4711
+
+    def __init__(self, returncode):
+        self.returncode = returncode
+
+
+def a_worker(returncode=0):
+    return module._Worker(1, Ended(returncode), 0.0, print)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (0, "has ended with status 0"),
+        (3, "has ended with status 3"),
+        (-9, "was ended by SIGKILL"),
+        (-99, "was ended by signal 99"),
+    ],
+)
+def test_how_a_worker_ended(status, words):
+    assert a_worker(status).how_it_ended() == words
+
+
+async def test_it_is_ready_as_long_as_one_worker_is():
+    supervisor = Supervisor(["x"], Config())
+    assert await supervisor._why_unready() == "no worker serves"
+    one, two = a_worker(), a_worker()
+    supervisor._all = {one, two}
+    assert await supervisor._why_unready() == "no worker serves"
+    for worker in (one, two):
+        worker.told({"what": "ready"})
+        worker.told({"what": "alive", "snapshot": {}, "unready": "no database"})
+    assert await supervisor._why_unready() == "no database"
+    two.told({"what": "alive", "snapshot": {}, "unready": None})
+    assert await supervisor._why_unready() is None
+    supervisor.stop()
+    assert await supervisor._why_unready() == "the server is stopping"
+    supervisor.reload()
+    assert supervisor._reloading is None
+
+
+async def test_who_was_away_itself_blames_no_worker(caplog):
+    supervisor = Supervisor(["x"], Config(workers=Workers(count=1, timeout_s=5)))
+    worker = a_worker()
+    worker.told({"what": "ready"})
+    supervisor._all = {worker}
+    worker.heard -= 60
+    supervisor._looked -= 60
+    assert supervisor._why_not_well() is not None
+    supervisor._look()
+    assert supervisor._why_not_well() is None
+    assert caplog.messages == []
+
+
+async def test_a_look_that_fails_is_not_the_last(monkeypatch, caplog):
+    supervisor = Supervisor(["x"], Config())
+    looks = []
+
+    def look():
+        looks.append(1)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    monkeypatch.setattr(supervisor, "_look", look)
+    looking = asyncio.create_task(supervisor._look_around())
+    await until(lambda: len(looks) > 2)
+    looking.cancel()
+    await asyncio.wait([looking])
+    assert "the supervisor has failed to look after its workers" in caplog.text
+
+
+def test_the_folder_has_the_name_it_is_known_by(tmp_path, monkeypatch):
+    (tmp_path / "release").mkdir()
+    (tmp_path / "current").symlink_to("release")
+    monkeypatch.chdir(tmp_path / "current")
+    for known_as, folder in [
+        (str(tmp_path / "current"), "current"),
+        (str(tmp_path), "release"),
+        ("/no/such/folder", "release"),
+        (".", "release"),
+    ]:
+        monkeypatch.setenv("PWD", known_as)
+        assert module._folder() == str(tmp_path / folder)
 
 
 def test_what_asks_for_a_supervisor():

@@ -22,7 +22,7 @@ from .runtime import Drainable, Runtime
 from .server import Server
 from .websocket import WebSocketStream
 
-__all__ = ["LIMIT", "ORDERS", "Arrivals", "Desk", "largest", "order_of"]
+__all__ = ["LIMIT", "ORDERS", "ArrivalTimes", "Desk", "largest", "order_of"]
 
 logger = logging.getLogger("headrace.server")
 
@@ -57,7 +57,7 @@ def largest(rows: list[dict[str, Any]], limit: int, order: str) -> list[dict[str
     return heapq.nlargest(limit, rows, key=lambda row: row[column])
 
 
-class Arrivals:
+class ArrivalTimes:
     """When connections came: the number of the last one, now and then.
 
     Numbers rise, so a connection came between the look before and the one after. With more than
@@ -97,7 +97,7 @@ class Desk:
         self, server: Server, **more: Callable[[Mapping[str, Any]], Awaitable[Answer]]
     ) -> None:
         self._server = server
-        self._arrivals = Arrivals()
+        self._arrivals = ArrivalTimes()
         self._answers = {
             "snapshot": self._snapshot,
             "connections": self._connections,
