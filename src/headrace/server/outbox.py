@@ -142,8 +142,7 @@ class Outbox:
         """
         joined, messages = burst
         if self._plain and at_once and not self._messages:
-            self.turn.counters.messages_sent += len(messages)
-            self._write(joined)
+            self._write(joined, len(messages))
         elif self.paused:
             for message in messages:
                 self.push(message)
@@ -213,13 +212,14 @@ class Outbox:
             if not data:
                 return
         self.waiting_bytes = 0
-        self.turn.counters.messages_sent += count
-        self._write(data)
+        self._write(data, count)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, messages: int) -> None:
         size = len(data)
         self.sent_bytes += size
-        self.turn.counters.bytes_sent += size
+        counters = self.turn.counters
+        counters.messages_sent += messages
+        counters.bytes_sent += size
         try:
             self.transport.write(data)
         except RuntimeError:

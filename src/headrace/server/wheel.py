@@ -23,6 +23,14 @@ class Timed(Protocol):
         ...
 
 
+class _Bucket(set[Timed]):
+    """Those that are looked at in one tick."""
+
+    __slots__ = ("tick",)
+
+    tick: int
+
+
 class Wheel:
     """Calls ``expire`` at most ``tick_s`` seconds after a deadline."""
 
@@ -31,7 +39,7 @@ class Wheel:
     def __init__(self, loop: asyncio.AbstractEventLoop, *, tick_s: float = 0.1) -> None:
         self._loop = loop
         self._tick_s = tick_s
-        self._buckets: dict[int, set[Timed]] = {}
+        self._buckets: dict[int, _Bucket] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._next = 0
 
@@ -42,10 +50,13 @@ class Wheel:
             return
         if self._timer is None:
             self._start()
-        tick = timed.tick = max(self._next, int(deadline / self._tick_s) + 1)
+        tick = max(self._next, int(deadline / self._tick_s) + 1)
         bucket = self._buckets.get(tick)
         if bucket is None:
-            bucket = self._buckets[tick] = set()
+            bucket = self._buckets[tick] = _Bucket()
+            bucket.tick = tick
+        # The bucket's own number, not an equal one: those are 32 bytes for each connection.
+        timed.tick = bucket.tick
         bucket.add(timed)
 
     def postpone(self, timed: Timed, deadline: float | None) -> None:
