@@ -104,20 +104,14 @@ def run(options: argparse.Namespace) -> int:
         for name, fd in handed:
             logger.debug("systemd has handed over socket %d, named %r", fd, name)
         inherited = [fd for _, fd in handed]
-        if settings["reload"] or settings["workers"] or _replaces_workers(settings):
-            return _supervise(settings, options.arguments, inherited, notifier)
+        config = _config(settings, inherited, imports=False)
+        if settings["reload"] or config.workers.supervised:
+            return _supervise(settings, config, options.arguments, notifier)
         single = Single(settings["control-socket"], notifier)
         try:
             return _serve(settings, inherited, single)
         finally:
             single.close()
-
-
-def _replaces_workers(settings: Settings) -> bool:
-    return any(
-        settings[name]
-        for name in ("worker-max-age", "worker-max-requests", "worker-max-memory-bytes")
-    )
 
 
 def _serve(settings: Settings, inherited: Sequence[int], single: Single) -> int:
@@ -135,7 +129,7 @@ def _work(settings: Settings, post: Post) -> int:
 
 
 def _supervise(
-    settings: Settings, arguments: Sequence[str], inherited: Sequence[int], notifier: Notifier
+    settings: Settings, config: Config, arguments: Sequence[str], notifier: Notifier
 ) -> int:
     """See to it that workers serve."""
     beside = None
@@ -143,12 +137,7 @@ def _supervise(
         folders = settings["reload-dir"] or [settings["app-dir"]]
         watch = Watch(folders, settings["reload-include"], settings["reload-exclude"])
         beside = functools.partial(keep_current, watch=watch)
-    supervisor = Supervisor(
-        command_of(arguments),
-        _config(settings, inherited, imports=False),
-        notifier=notifier,
-        beside=beside,
-    )
+    supervisor = Supervisor(command_of(arguments), config, notifier=notifier, beside=beside)
     with asyncio.Runner() as runner:
         return runner.run(supervisor.run())
 
