@@ -32,7 +32,12 @@ def main() -> int:
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, and stops what runs
     raise_descriptor_limit()  # the server inherits it
-    judge = Judge(seconds=options.seconds, quiet_s=options.quiet, floor_s=options.floor / 1000)
+    judge = Judge(
+        seconds=options.seconds,
+        quiet_s=options.quiet,
+        floor_s=options.floor / 1000,
+        return_s=options.returns,
+    )
     findings = []
     print(
         f"{'':20}{'blows':>11}{'quiet ms':>10}{'p99 ms':>9}{'times':>7}{'memory MiB':>14}"
@@ -86,6 +91,13 @@ def _options() -> argparse.Namespace:
     add("--seconds", type=float, default=Judge().seconds, help="of each attack (5)")
     add("--quiet", type=float, default=Judge().quiet_s, help="seconds of quiet on either side (2)")
     add("--floor", type=float, default=1.0, metavar="MS", help="a quiet p99 below it is it (1 ms)")
+    add(
+        "--returns",
+        type=float,
+        default=Judge().return_s,
+        metavar="SECONDS",
+        help="that memory and descriptors have to return (20)",
+    )
     add("--seed", default="1", help="where chance begins (1)")
     add("--weak", action="store_true", help="switch the limits off: this has to fail")
     add("--output", type=Path, default=REPORTS, metavar="FOLDER", help="for the servers' logs")

@@ -21,15 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from .enemy import Attack
-from .served import ROOT, Served, ServeError
+from .served import ROOT, Served, ServeError, Vitals
 
 __all__ = ["Finding", "Judge", "run"]
 
 MIB = 2**20
 #: How long the good client may wait under attack, in times of what it waits in quiet.
 PATIENCE = 10.0
-#: How long memory and descriptors have to return.
-RETURN_S = 20.0
 #: What of the memory may stay: what was used for the first time, and free pages that the
 #: allocator keeps for the next time.
 KEPT_BYTES = 32 * MIB
@@ -46,6 +44,8 @@ class Judge:
     quiet_s: float = QUIET_S
     #: A quiet time below this counts as this.
     floor_s: float = 0.001
+    #: How long memory and descriptors have to return.
+    return_s: float = 20.0
     rounds: int = 3
 
 
@@ -146,7 +146,7 @@ def _measure(
         told = _assail(attack, server, judge.seconds, directory, seed)
         ceased = time.monotonic()
         peak_bytes = server.peak_bytes()
-        after = _returned(server, before.descriptors, before.rss_bytes)
+        after = _returned(server, before, judge.return_s)
         resumed = time.monotonic()
         time.sleep(judge.quiet_s)
         if server.ended:
@@ -176,9 +176,9 @@ def _measure(
     finding.kept_bytes = after.rss_bytes - before.rss_bytes
     finding.kept_descriptors = after.descriptors - before.descriptors
     if finding.kept_bytes > KEPT_BYTES:
-        wrong(f"{finding.kept_bytes / MIB:.0f} MiB did not return in {RETURN_S:g} s")
+        wrong(f"{finding.kept_bytes / MIB:.0f} MiB did not return in {judge.return_s:g} s")
     if finding.kept_descriptors > 0:
-        wrong(f"{finding.kept_descriptors} descriptors did not return in {RETURN_S:g} s")
+        wrong(f"{finding.kept_descriptors} descriptors did not return in {judge.return_s:g} s")
 
 
 def _assail(
@@ -219,12 +219,13 @@ def _undeserved(attack: type[Attack], outcomes: dict[str, int]) -> list[str]:
     return wrong
 
 
-def _returned(server: Served, descriptors: int, rss_bytes: int) -> Any:
+def _returned(server: Served, before: Vitals, within_s: float) -> Vitals:
     """The vitals once memory and descriptors have returned, or time is up."""
-    deadline = time.monotonic() + RETURN_S
+    deadline = time.monotonic() + within_s
     while True:
         vitals = server.vitals()
-        returned = vitals.descriptors <= descriptors and vitals.rss_bytes <= rss_bytes + KEPT_BYTES
+        kept_bytes = vitals.rss_bytes - before.rss_bytes
+        returned = vitals.descriptors <= before.descriptors and kept_bytes <= KEPT_BYTES
         if returned or time.monotonic() > deadline:
             return vitals
         time.sleep(0.1)

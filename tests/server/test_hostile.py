@@ -14,6 +14,7 @@ import pytest
 
 from headrace.protocols.http1 import Http1Limits
 from headrace.server.config import Config
+from headrace.server.websocket import WebSocketStream
 
 from .clients import (
     BINARY,
@@ -77,6 +78,27 @@ async def test_a_message_that_inflates_a_thousandfold_gets_1009_and_takes_no_mem
         await client.send_frame(0x40 | BINARY, bomb[:-4])
         assert await closed_with(client) == 1009
         assert peak_kilobytes() - before < 16 * 1024
+
+
+async def test_what_inflates_a_thousandfold_is_read_once_a_turn(monkeypatch):
+    async def sink(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            if message.get("text"):
+                await send({"type": "websocket.send", "text": "all"})
+
+    turns = []
+    go_on = WebSocketStream._go_on
+    monkeypatch.setattr(WebSocketStream, "_go_on", lambda self: turns.append(1) or go_on(self))
+    deflate = zlib.compressobj(9, wbits=-15)
+    large = deflate.compress(bytes(MEGABYTE)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    async with serving(sink) as server, connected(server) as client:
+        await client.open_websocket("/", DEFLATE)
+        await client.send(frame(0x40 | BINARY, large[:-4]) * 40 + frame(TEXT, b"last"))
+        assert await client.read_text() == "all"
+    # Each asks for the next turn, and none of them twice: that would double with every one.
+    assert 40 <= len(turns) <= 100
 
 
 @pytest.mark.parametrize(

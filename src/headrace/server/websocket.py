@@ -181,6 +181,7 @@ class WebSocketStream(Inbox):
         "_client",
         "_due",
         "_early",
+        "_goes_on",
         "_opening",
         "_pressure",
         "_reading_paused",
@@ -221,6 +222,8 @@ class WebSocketStream(Inbox):
         #: Events for the client that came before the accept.
         self._early: list[Message] | None = None
         self._reading_paused = False
+        #: What was left unread will be taken in the next turn.
+        self._goes_on = False
         self._task: asyncio.Task[None] | None = None
         #: The wire format while we are open; otherwise nobody's.
         self._wire: Hashable = self
@@ -393,7 +396,7 @@ class WebSocketStream(Inbox):
             if full or engine.has_unread:
                 self._pause_reading()
             if engine.has_unread and not full:
-                self._runtime.loop.call_soon(self._go_on)
+                self._go_on_soon()
 
     def _closed_by_peer(self, event: CloseReceived | ConnectionFailed) -> None:
         if isinstance(event, ConnectionFailed):
@@ -457,8 +460,15 @@ class WebSocketStream(Inbox):
             if not self.transport.is_closing():
                 self.transport.resume_reading()
 
+    def _go_on_soon(self) -> None:
+        """Go on in the next turn: once, whoever asks for it, or each time would ask twice."""
+        if not self._goes_on:
+            self._goes_on = True
+            self._runtime.loop.call_soon(self._go_on)
+
     def _go_on(self) -> None:
         """Take what was left unread while the inbox was full."""
+        self._goes_on = False
         if self._held_back or self._full_of_messages():
             return
         engine = self.engine
@@ -539,7 +549,7 @@ class WebSocketStream(Inbox):
             await self
         message = events.pop(0)
         if self._reading_paused and not any(map(_is_message, events)):
-            self._runtime.loop.call_soon(self._go_on)
+            self._go_on_soon()
         return message
 
     async def send(self, message: Message) -> None:
