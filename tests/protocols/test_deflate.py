@@ -407,7 +407,7 @@ class TestInTheEngine:
         for number in (1, 2, 3):
             assert [len(event) for event in events] == [1 << 20]
             assert engine.has_unread == (number < 3)
-            assert engine.fragments == 1024
+            assert engine.fragments == 4096
             engine.fragments = 0
             events = engine.receive(b"", 0.0)
         assert events == []

@@ -177,8 +177,8 @@ _OPCODES = frozenset((_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG))
 _CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
 
 _UNSENT_PONGS_BYTES = 2048
-# Frames that one call reads beside whole messages, and KiB that it inflates: a read of 256 KiB
-# may hold 40,000 of the ones, and stand for 256 MiB of the others.
+# Frames that one call reads beside whole messages, a quarter of a KiB that it inflates being one:
+# a read of 256 KiB may hold 40,000 frames, and stand for 256 MiB.
 _FRAMES_A_CALL = 1024
 _NO_LIMITS_GIVEN = Limits()
 _NO_TIMEOUTS_GIVEN = Timeouts()
@@ -278,8 +278,8 @@ class WebSocketEngine:
     ``has_unread``
         ``receive`` stopped before the end: call ``receive(b"", now)`` to go on.
     ``fragments``
-        Frames that were read and ended no message, and KiB of messages that were inflated, for
-        who counts what they cost: it sets them back to 0.
+        Frames that were read and ended no message, and as many for each KiB that was inflated as
+        cost the same, four, for who counts: it sets them back to 0.
     """
 
     __slots__ = (
@@ -516,8 +516,8 @@ class WebSocketEngine:
         if event is not None:
             self._message = None
             if message.decoders:
-                # A kilobyte on the wire may be a megabyte of work.
-                self.fragments += len(event) >> 10
+                # A kilobyte on the wire may be a megabyte of work: a millisecond.
+                self.fragments += len(event) >> 8
             if self.state is OPEN:
                 events.append(event)
         elif length & 3:
