@@ -811,6 +811,8 @@ class _Tunnel(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what is known of the connection."""
+        if name == "sslcontext":
+            return default  # what TLS has encrypted is not of this stream alone
         return self._connection.get_extra_info(name, default)
 
     def pause_reading(self) -> None:
