@@ -1,6 +1,6 @@
 """``python3 -m attack.assail KEY HOST PORT SECONDS SEED``: the enemies of one attack.
 
-They run at the lowest priority: elsewhere their machines are not the server's.
+They run at a low priority: elsewhere their machines are not the server's.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 def main() -> int:
     key, host, port, seconds, seed = sys.argv[1:]
-    os.nice(19)
+    os.nice(10)
     raise_descriptor_limit()
     [attack] = [attack for attack in ATTACKS if attack.key == key]
     field = asyncio.run(assail(attack, (host, int(port)), float(seconds), seed))

@@ -54,6 +54,8 @@ class Attack:
     deserves: ClassVar[frozenset[str]]
     #: What the server's memory may grow by meanwhile.
     memory_bytes: ClassVar[int] = 48 * MIB
+    #: How long descriptors may be kept beyond what the judge allows.
+    lingers_s: ClassVar[float] = 0.0
     #: The attack goes on for as long as it is told to, but this in any case.
     least_s: ClassVar[float] = 0.0
 

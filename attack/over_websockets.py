@@ -135,6 +135,8 @@ class SmallBombs(WebSocketAttack):
     """Message after message that inflates to just what is allowed."""
 
     key = "small-bombs"
+    # What was sent is read slowly, and the end of the connection behind it.
+    lingers_s = 90.0
     path = "/sink"
     offer = DEFLATE
     deserves = frozenset({HELD, TOO_FAST})

@@ -146,7 +146,7 @@ def _measure(
         told = _assail(attack, server, judge.seconds, directory, seed)
         ceased = time.monotonic()
         peak_bytes = server.peak_bytes()
-        after = _returned(server, before, judge.return_s)
+        after = _returned(server, before, judge.return_s + attack.lingers_s)
         resumed = time.monotonic()
         time.sleep(judge.quiet_s)
         if server.ended:
