@@ -6,7 +6,7 @@ import pytest
 
 from headrace.instruments import LARGEST, Instruments, Reading, conditions, process
 from headrace.layers import InMemoryChannelLayer, accounts, channel_layers, get_channel_layer
-from headrace.layers.accounts import Accounts, Waits, unready, waits
+from headrace.layers.accounts import Accounts, Waits, waits
 from headrace.layers.base import Bounds, Overflow
 
 
@@ -100,17 +100,15 @@ class TestAccounts:
 
 
 class TestReadiness:
-    def test_a_layer_says_why(self, monkeypatch):
+    def test_a_layer_that_has_lost_its_server_is_told_and_takes_no_host_out(self, monkeypatch):
         class Lost(InMemoryChannelLayer):
             unready = "no connection"
 
-        one = InMemoryChannelLayer()
-        assert unready({}) is None
-        assert unready({"default": one}) is None
-        assert unready({"default": Lost()}) == "no connection"
-        assert unready({"default": one, "other": Lost()}) == "other: no connection"
-        monkeypatch.setattr(channel_layers, "backends", {"default": Lost()})
-        assert conditions.unmet() == "no connection"
+        layers = {"default": InMemoryChannelLayer(), "other": Lost()}
+        ready = read(layers).gauges["headrace_layer_ready"]
+        assert ready == {'layer="default"': 1, 'layer="other"': 0}
+        monkeypatch.setattr(channel_layers, "backends", layers)
+        assert conditions.unmet() is None
 
 
 class TestWaits:

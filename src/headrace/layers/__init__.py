@@ -18,9 +18,9 @@ from django.utils.module_loading import import_string
 
 from .. import DEFAULT_CHANNEL_LAYER
 from ..exceptions import ChannelFull, InvalidChannelLayerError
-from ..instruments import conditions, process
+from ..instruments import process
 from ..telemetry import when_installed
-from .accounts import Accounts, unready
+from .accounts import Accounts
 from .base import BaseChannelLayer, Overflow, Sink
 from .memory import InMemoryChannelLayer
 
@@ -179,5 +179,4 @@ def get_channel_layer(alias: str = DEFAULT_CHANNEL_LAYER) -> BaseChannelLayer | 
 
 channel_layers = ChannelLayerManager()
 process.source(Accounts(lambda: channel_layers.backends))
-conditions.require("channel layers", lambda: unready(channel_layers.backends))
 when_installed(lambda telemetry: telemetry.layers(channel_layers))

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from ..instruments import LARGEST, Reading, process
 from .base import BaseChannelLayer, Event
 
-__all__ = ["Accounts", "unready", "waits"]
+__all__ = ["Accounts", "waits"]
 
 #: Groups that one snapshot looks at, beside those that were the largest before.
 LOOKED_AT = 10_000
@@ -99,14 +99,12 @@ class Accounts:
             max((members for _, members in largest), default=0),
             layer=alias,
         )
-
-
-def unready(layers: Mapping[str, BaseChannelLayer]) -> str | None:
-    """Return why one of these layers can't do its work; None: they all can."""
-    for alias, layer in list(layers.items()):
-        if (reason := getattr(layer, "unready", None)) is not None:
-            return str(reason) if len(layers) == 1 else f"{alias}: {reason}"
-    return None
+        into.gauge(
+            "headrace_layer_ready",
+            "Processes whose channel layer can do its work, as far as it knows.",
+            getattr(layer, "unready", None) is None,
+            layer=alias,
+        )
 
 
 class Waits:

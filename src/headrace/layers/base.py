@@ -355,7 +355,7 @@ class BaseChannelLayer:
 
     @property
     def unready(self) -> str | None:
-        """Why the layer can't do its work now, for health checks; None: it can, as far as it knows.
+        """Why the layer can't do its work now; None: it can, as far as it knows.
 
         Asked on an event loop, it answers at once.
         """
