@@ -81,6 +81,7 @@ _CALM = ErrorCodes.ENHANCE_YOUR_CALM
 _PROTOCOL = ErrorCodes.PROTOCOL_ERROR
 
 # What a stream identifier must be, and the length of the payload, frame by frame (RFC 9113 §6).
+_OF_FIELDS = frozenset((HEADERS, CONTINUATION))
 _OF_CONNECTION = frozenset((SETTINGS, PING, GOAWAY))
 _OF_STREAM = frozenset((DATA, HEADERS, PRIORITY, RST_STREAM, PUSH_PROMISE, CONTINUATION))
 _LENGTHS = {RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4}
@@ -441,11 +442,12 @@ class Http2Engine:
                 end = at + 9 + length
                 if end > size:
                     break
-                if not left:
+                if left <= 0:
                     self.has_unread = True
                     break
-                left -= 1
                 frame = bytes(buffer[at:end])
+                # A byte of a compressed field may stand for a whole one: 16 KiB take 10 ms.
+                left -= 1 + (length >> 7 if frame[3] in _OF_FIELDS else 0)
                 at = end
                 self._take_frame(frame)
         finally:
