@@ -12,6 +12,7 @@ __all__ = [
     "Injection",
     "NeverReadsResponses",
     "Pipeline",
+    "RunserverTraversal",
     "SlowBodies",
     "SlowHandshakes",
     "SlowHeads",
@@ -243,8 +244,11 @@ class Traversal(Attack):
     """Paths that climb out of the folder of the static files."""
 
     key = "traversal"
-    paths = ("-", "/static/chat/millpond.css")
-    command = ("demo/manage.py", "runserver", "--noreload", "127.0.0.1:PORT")
+    paths = ("-", "/static/chat/chat.css")
+    command = (
+        *("-m", "headrace", "serve", "millpond.asgi:application", "--app-dir", "demo"),
+        *("--port", "PORT", "--no-access-log"),
+    )
     deserves = frozenset({"400", "403", "404"})
     memory_bytes = 64 * 2**20
     names = ("manage.py", "millpond/settings.py", "etc/passwd")
@@ -266,3 +270,12 @@ class Traversal(Attack):
             return answer.split(b" ", 2)[1].decode() if answer else END
 
         await field.crowd(5, one)
+
+
+class RunserverTraversal(Traversal):
+    """The same where ``runserver`` serves the static files."""
+
+    key = "runserver-traversal"
+    # Django's own handler of static files raises for what climbs out; nothing is served.
+    deserves = Traversal.deserves | {"500"}
+    command = ("demo/manage.py", "runserver", "--noreload", "--insecure", "127.0.0.1:PORT")
