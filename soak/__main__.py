@@ -166,7 +166,8 @@ class Watch:
             f"{summary['minutes']:.0f} minutes, {summary['websockets']:,} WebSockets, "
             f"{summary['heard']:,} messages, {summary['requests']:,} requests"
         )
-        plot(samples, verdicts, warm_up_s=warm_up_s, title=title, path=options.plot)
+        if not options.no_plot:
+            plot(samples, verdicts, warm_up_s=warm_up_s, title=title, path=options.plot)
         print(title)
         for verdict in verdicts:
             print(f"  {verdict}")
@@ -232,6 +233,7 @@ def _options() -> argparse.Namespace:
     )
     add("--output", type=Path, default=REPORTS, metavar="FOLDER", help="for samples and the log")
     add("--plot", type=Path, metavar="FILE", help="where the plot goes; else into the folder")
+    add("--no-plot", action="store_true", help="do without the plot, and without matplotlib")
     options = parser.parse_args()
     # The path of a Unix socket is short, and its folder the user's own.
     options.socket = Path(tempfile.mkdtemp(prefix="soak-")) / "control"

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from soak.judge import COMPARED, SERIES, judge, slope
+from soak.plot import plot
 
 from soak import __main__ as program
 
@@ -21,7 +22,9 @@ def soak(monkeypatch, tmp_path):
     )
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["soak", "--output", str(tmp_path), *arguments])
+        monkeypatch.setattr(
+            sys, "argv", ["soak", "--output", str(tmp_path), "--no-plot", *arguments]
+        )
         status = program.main()
         return status, json.loads((tmp_path / "samples.json").read_text())["summary"]
 
@@ -64,7 +67,7 @@ def test_one_descriptor_more_every_ten_minutes_is_not():
     assert not judge(MINUTES, [100 + i // 10 for i in range(60)], SERIES[1]).flat
 
 
-def test_a_short_run_is_clean(soak, tmp_path):
+def test_a_short_run_is_clean(soak):
     status, summary = soak("--minutes=0.08", "--every=0.1", "--visitors=30", "--warm-up=0.5")
     assert summary["failures"] == 0, summary["problems"]
     assert summary["exit_status"] == 0
@@ -74,7 +77,18 @@ def test_a_short_run_is_clean(soak, tmp_path):
     assert flat["threads"], summary
     # In so short a time memory may not have found its level: that is not asked.
     assert status == (0 if summary["passed"] else 1)
-    assert "</svg>" in (tmp_path / "soak.svg").read_text()
+
+
+def test_a_run_can_be_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="make soak installs it")
+    samples = [
+        {"at_s": at, "groups": 3, **{series.key: 10 + at % 3 for series in SERIES}}
+        for at in MINUTES
+    ]
+    verdicts = [judge(MINUTES, [sample[s.key] for sample in samples], s) for s in SERIES]
+    drawn = tmp_path / "images" / "soak.svg"
+    plot(samples, verdicts, warm_up_s=600, title="a run", path=drawn)
+    assert "</svg>" in drawn.read_text()
 
 
 def test_a_leak_is_found(soak, monkeypatch, capsys):
