@@ -34,6 +34,8 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
     commands: dict[str, str] = {}
     #: Commands at once, and then a second.
     burst, per_second = 40, 10
+    #: The group of all pages of this kind that one account has open.
+    user_group = staticmethod(user_group)
 
     async def connect(self):
         # A browser shows its page neither the status nor the body of a refused handshake, so the
@@ -44,7 +46,7 @@ class LiveConsumer(AsyncJsonWebsocketConsumer):
         if not self.user.is_authenticated:
             await self.refuse(LOGGED_OUT, "not_logged_in", "You are not logged in.")
             return
-        await self.channel_layer.group_add(user_group(self.user.pk), self.channel_name)
+        await self.channel_layer.group_add(self.user_group(self.user.pk), self.channel_name)
         await self.enter()
 
     async def enter(self):

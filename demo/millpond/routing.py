@@ -2,7 +2,8 @@
 
 from chat.routing import websocket_urlpatterns as chat
 from headrace.operations.routing import websocket_urlpatterns as operations
+from notifications.routing import websocket_urlpatterns as notifications
 
 __all__ = ["websocket_urlpatterns"]
 
-websocket_urlpatterns = [*chat, *operations]
+websocket_urlpatterns = [*chat, *notifications, *operations]

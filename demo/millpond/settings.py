@@ -49,6 +49,7 @@ INSTALLED_APPS = [
     "live",
     "accounts",
     "chat",
+    "notifications",
 ]
 
 MIDDLEWARE = [

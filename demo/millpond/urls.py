@@ -14,5 +14,6 @@ urlpatterns = [
     path("words.js", login_not_required(JavaScriptCatalog.as_view()), name="words"),
     path("admin/", admin.site.urls),
     path("chat/", include("chat.urls")),
+    path("notifications/", include("notifications.urls")),
     path("", include("accounts.urls")),
 ]
