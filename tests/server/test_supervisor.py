@@ -18,6 +18,7 @@ from tests.documented import documented
 
 from .clients import connected, until
 from .supervised import is_alive, service
+from .test_cli import ROOT
 
 in_one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])
 
@@ -295,6 +296,54 @@ async def test_a_reload_loads_code_anew_and_keeps_the_old_where_the_new_is_broke
         assert running.count("reloaded:") == 3
         running.process.terminate()
         await running.status()
+
+
+ONE_BY_ONE = """
+import os, pathlib, time
+from tests.server.deployed import application
+
+folder = pathlib.Path(__file__).parent
+while (folder / "hold").exists():
+    try:
+        (folder / "hold" / "first").mkdir()
+    except FileExistsError:
+        time.sleep(0.02)
+    else:
+        break
+"""
+
+
+@in_one_loop
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [(signal.SIGKILL, "was ended by SIGKILL"), (signal.SIGTERM, "asked by somebody else")],
+)
+async def test_a_new_worker_that_ends_before_the_others_serve_fails_the_reload(
+    tmp_path, number, says
+):
+    (tmp_path / "one_by_one.py").write_text(ONE_BY_ONE)
+    options = ["--workers", "2", "--app-dir", str(tmp_path)]
+    async with service(tmp_path, *options, app="one_by_one", PYTHONPATH=str(ROOT)) as running:
+        before = set((await running.workers()).values())
+        (tmp_path / "hold").mkdir()
+        await running.ask("reload")
+        new = set()
+        while not new:  # the first serves, the second is held
+            workers = (await running.ask("snapshot"))["workers"]
+            new = {worker["pid"] for worker in workers} - before
+        os.kill(new.pop(), number)
+        await running.logged(says)
+        (tmp_path / "hold" / "first").rmdir()
+        await running.logged("before the others served: nothing is reloaded")
+        shutil.rmtree(tmp_path / "hold")
+        workers = (await running.ask("snapshot"))["workers"]
+        assert {worker["pid"] for worker in workers if worker["stage"] == "serving"} == before
+        await running.ask("reload")
+        await running.logged("reloaded: 2 new workers serve")
+        await until(lambda: not any(map(is_alive, before)))
+        workers = (await running.ask("snapshot"))["workers"]
+        assert [worker["stage"] for worker in workers] == ["serving"] * 2
+        assert (await running.ask("snapshot"))["server"]["restarts"] == {"reload": 2}
 
 
 @in_one_loop

@@ -445,14 +445,19 @@ class Supervisor:
             failed = [task for task in tasks if task.done() and task.exception() is not None]
             if failed:
                 failed[0].result()
-            return workers + [task.result() for task in tasks]
+            started = workers + [task.result() for task in tasks]
+            for worker in started:
+                if worker.stage is not Stage.SERVING:
+                    how = worker.how_it_ended() if not worker.alive else "was told to stop"
+                    raise CanNotStart(f"{worker} {how} before the others served", 1)
+            return started
         except BaseException:
             for task in tasks:
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks)
-            started = [task for task in tasks if not task.cancelled() and not task.exception()]
-            for worker in workers + [task.result() for task in started]:
+            done = [task for task in tasks if not task.cancelled() and not task.exception()]
+            for worker in workers + [task.result() for task in done]:
                 self._let_leave(worker, RESTARTING)
             raise
 
@@ -502,7 +507,8 @@ class Supervisor:
         worker.due = time.monotonic() + self.config.shutdown_timeout_s + OVERTIME_S
         if not self._stop.is_set():
             logger.info("%s leaves, asked by somebody else", worker)
-            self._replace(worker.number, "left")
+            if self._serving.get(worker.number) is worker:
+                self._replace(worker.number, "left")
 
     def _reap(self) -> None:
         """Learn which workers have ended."""
@@ -532,7 +538,7 @@ class Supervisor:
             logger.error("%s %s", worker, worker.how_it_ended())
             if self._beside is not None:
                 logger.error("waiting for the next change")
-            else:
+            elif self._serving.get(worker.number) is worker:
                 self._replace(worker.number, reason)
         elif before is Stage.LEAVING and worker.process.returncode:
             logger.warning("%s %s while it was leaving", worker, worker.how_it_ended())
@@ -542,6 +548,8 @@ class Supervisor:
     async def _abort(self, worker: _Worker) -> None:
         """End a worker that doesn't react; its standard error stream shows where it stands."""
         worker.hangs = True
+        # Should nobody wait for it any more.
+        worker.due = time.monotonic() + ABORT_S + OVERTIME_S
         worker.send_signal(signal.SIGABRT)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ABORT_S):
@@ -558,7 +566,11 @@ class Supervisor:
             return
         task = asyncio.create_task(self._replace_until_done(number, reason))
         self._replacing[number] = task
-        task.add_done_callback(lambda _: self._replacing.pop(number, None))
+        task.add_done_callback(lambda task: self._replaced(number, task))
+
+    def _replaced(self, number: int, task: "asyncio.Task[None]") -> None:
+        if self._replacing.get(number) is task:
+            del self._replacing[number]
 
     async def _replace_until_done(self, number: int, reason: str) -> None:
         self._restarts[reason] = self._restarts.get(reason, 0) + 1
@@ -579,6 +591,8 @@ class Supervisor:
                 logger.error("%s", error)
                 self._failures[number] = self._failures.get(number, 0) + 1
                 continue
+            # Should it end in the next moment, it is replaced as any other.
+            del self._replacing[number]
             self._install(worker)
             return
 
@@ -616,8 +630,8 @@ class Supervisor:
 
     async def _replace_all(self) -> None:
         workers = await self._start_all()
-        for task in list(self._replacing.values()):
-            task.cancel()
+        while self._replacing:
+            self._replacing.popitem()[1].cancel()
         self._failures.clear()
         leaving = [old for old in self._serving.values() if old.stage is Stage.SERVING]
         for worker in workers:
