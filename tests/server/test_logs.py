@@ -113,6 +113,9 @@ class TestJson:
         assert fields["circle"] == "[[...]]"
         assert fields["number"] == 1
         assert written(record(number=float("nan")))["number"] == "nan"
+        made = record()
+        vars(made)["a", "b"] = 1
+        assert written(made)["('a', 'b')"] == 1
         assert written(record(keys={(1, 2): 3}))["keys"] == "{(1, 2): 3}"
         assert written(record(what=Mute()))["what"] == (
             "<Mute: LookupError when it was to be written>"

@@ -165,6 +165,18 @@ def test_workers_are_summed_and_what_has_ended_is_not_forgotten():
     assert found["headrace_worker_restarts_total",] == 3
 
 
+def test_in_a_deploy_each_number_is_told_once():
+    leaving = of_worker(1, messages=10) | {"stage": "leaving", "rss_bytes": 7}
+    new, other = (of_worker(number, messages=1) | {"stage": "serving"} for number in (1, 2))
+    body, _ = render({"workers": [leaving, new, other]})
+    lines = body.decode().splitlines()
+    of_worker_1 = 'headrace_worker_resident_bytes{worker="1"}'
+    assert [line for line in lines if line.startswith(of_worker_1)] == [f"{of_worker_1} 1000.0"]
+    found = samples_of(body.decode())
+    assert found["headrace_workers",] == 2
+    assert found["messages_total",] == 12
+
+
 @pytest.mark.parametrize("accept", ["", OPEN])
 def test_labels_of_any_form(accept):
     one = of_worker(1)

@@ -126,7 +126,7 @@ def _line(fields: Mapping[str, Any]) -> str:
     except (ValueError, TypeError, RecursionError):
         # Something that the application gave: a circle, a number that is none, keys of any kind.
         plain = {
-            name: value if isinstance(value, str | int) else _text(value)
+            _text(name): value if isinstance(value, str | int) else _text(value)
             for name, value in fields.items()
         }
         return json.dumps(plain)

@@ -104,19 +104,28 @@ class _Collector:
         cpu = CounterMetricFamily("headrace_cpu_seconds_total", "Processor time of all workers.")
         cpu.add_metric([], self._sum["cpu_s"])
         yield cpu
+        serving = self._serving()
         workers = GaugeMetricFamily("headrace_workers", "Processes that serve.")
-        workers.add_metric([], len(self._workers))
+        workers.add_metric([], len(serving))
         yield workers
         for key, name, text in _OF_WORKERS:
             gauge = GaugeMetricFamily(name, text, labels=["worker"])
-            for worker in self._workers:
+            for number, worker in serving.items():
                 if key in worker:
-                    gauge.add_metric([str(worker.get("worker"))], worker[key] or 0)
+                    gauge.add_metric([number], worker[key] or 0)
             yield gauge
         for name, value in sorted(self._server.get("counters", {}).items()):
             server = CounterMetricFamily(f"headrace_{name}_total", f"{name} of the supervisor.")
             server.add_metric([], value)
             yield server
+
+    def _serving(self) -> dict[str, Snapshot]:
+        """Return who serves under each number: in a deploy the one before may still be leaving."""
+        return {
+            str(worker.get("worker")): worker
+            for worker in self._workers
+            if worker.get("stage") != "leaving"
+        }
 
 
 def _label_names(values: Iterable[str]) -> list[str]:
