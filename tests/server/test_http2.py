@@ -358,6 +358,23 @@ async def test_a_body_that_turns_out_too_long():
         await client.alive()
 
 
+async def test_a_body_that_turns_out_too_long_is_refused_once(caplog):
+    caplog.set_level(logging.INFO, "headrace.server")
+    limits = Http2Limits(resets=2)
+    async with (
+        serving(echo, http=Http1Limits(body_bytes=1000), http2_limits=limits) as server,
+        h2(server) as client,
+    ):
+        # All of it has come before the answer could leave: a mistake, and not twenty.
+        client.post(1)
+        for _ in range(20):
+            client.data(1, bytes(500))
+        assert (await client.answer(1)).status == 413
+        assert (await client.get(3).answer(3)).status == 200
+        assert server.counters.refused == 1
+    assert caplog.text.count("the body is longer than 1000 bytes") == 1
+
+
 # Back-pressure
 
 

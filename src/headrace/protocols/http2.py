@@ -524,7 +524,8 @@ class Http2Engine:
             # RFC 9113 §8.1.1: the length and the data must agree.
             self._reset_faulty(stream, _PROTOCOL, "the body is longer than announced")
             return
-        if self._too_long(stream.received) and not stream.is_tunnel and stream.method != "CONNECT":
+        bounded = not (stream.is_tunnel or stream.method == "CONNECT" or stream.ends)
+        if bounded and self._too_long(stream.received):
             self._refuse(stream, 413, f"the body is longer than {self._http.body_bytes} bytes")
             return
         if data:
