@@ -98,9 +98,15 @@ class Tls:
                 f"client certificates are {self.client_certificates}, and nobody is named who "
                 "signs them: name the file of certificates with --tls-client-ca"
             )
+        if self.client_certificates is ClientCertificates.NONE and self.client_ca is not None:
+            # Who signs them is asked of nobody, and whoever wrote it may think otherwise.
+            raise ConfigurationError(
+                "--tls-client-ca says who signs the certificates of clients, and none is asked for "
+                "one: say --tls-client-certificates required, or optional"
+            )
         if not self.handshake_timeout_s > 0:
             raise ConfigurationError(
-                f"handshake_timeout_s must be more than 0, not {self.handshake_timeout_s}"
+                f"--tls-handshake-timeout must be more than 0, not {self.handshake_timeout_s}"
             )
 
 
@@ -218,8 +224,11 @@ def _why(error: ssl.SSLError, tls: Tls, key: str) -> str:
     if "ENCRYPTED" in _readable("key", tls.key or tls.certificate):
         # Python doesn't say more than that something in a PEM file is wrong.
         return f"{key}: the key can't be decrypted: the password is wrong"
-    where = key if _has_certificate(tls.certificate) else certificate
-    return f"{where} can't be used: it has to be in PEM form ({error.reason or error})"
+    if not _has_certificate(tls.certificate):
+        return f"{certificate} holds no certificate: it has to be in PEM form"
+    if tls.key is None and "PRIVATE KEY-----" not in _readable("certificate", tls.certificate):
+        return f"{certificate} holds no key: name the file that does with --tls-key"
+    return f"{key} can't be used: it has to be a key in PEM form"
 
 
 def _password(tls: Tls) -> str | None:
