@@ -10,6 +10,7 @@ Rules of this file:
 - The end of its standard input is its own; then it prints what it has measured, as JSON.
 """
 
+import itertools
 import json
 import select
 import socket
@@ -17,6 +18,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterator
 
 from .enemy import frame, handshake, request
 
@@ -24,6 +26,8 @@ __all__ = ["main"]
 
 #: Questions of each kind in a second.
 RATE = 80.0
+#: Connections that take turns with requests.
+VISITORS = 16
 #: An answer that takes longer has failed.
 PATIENCE_S = 10.0
 WORDS = b"a steady voice " * 6
@@ -150,13 +154,13 @@ class Voice(Way):
         return len(self.answer)
 
 
-def speak(ways: list[Way]) -> None:
+def speak(ways: list[Way], turns: Iterator[list[Way]]) -> None:
     """Ask until the standard input ends."""
     due = time.monotonic()
     while True:
         now = time.monotonic()
         if now >= due:
-            for way in ways:
+            for way in next(turns):
                 way.ask(due)
             due += 1 / RATE
             if due < now - PATIENCE_S:  # it was asleep itself
@@ -173,10 +177,11 @@ def speak(ways: list[Way]) -> None:
 def main() -> int:
     host, port, websocket, path = sys.argv[1:]
     address = host, int(port)
-    ways: list[Way] = [Requests(address, path)]
-    if websocket != "-":
-        ways.append(Voice(address, websocket))
-    speak(ways)
+    # Visitors don't wait for each other: their requests come by connections of their own.
+    visitors: list[Way] = [Requests(address, path) for _ in range(VISITORS)]
+    voices: list[Way] = [Voice(address, websocket)] if websocket != "-" else []
+    ways = [*visitors, *voices]
+    speak(ways, ([visitor, *voices] for visitor in itertools.cycle(visitors)))
     for way in ways:
         way.end()
     samples = [sample for way in ways for sample in way.samples]

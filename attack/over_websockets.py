@@ -179,6 +179,8 @@ class MessageFlood(WebSocketAttack):
     """Small messages at full speed."""
 
     key = "message-flood"
+    # Who is read slowly is found to be gone slowly.
+    lingers_s = 90.0
     path = "/sink"
     deserves = frozenset({HELD, TOO_FAST})
 
