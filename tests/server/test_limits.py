@@ -599,6 +599,7 @@ def test_a_pace_is_what_is_asked_for():
         ({"frame_bytes": 10}, frame(TEXT, b"a" * 11)),
         ({"fragments": 3}, frame(TEXT, fin=False) + frame(0, fin=False) * 3),
     ],
+    ids=["message", "frame", "fragments"],
 )
 async def test_a_message_beyond_its_limit_gets_1009(given, data):
     async with serving(echo, websocket=Limits(**given)) as server, connected(server) as client:
