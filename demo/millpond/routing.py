@@ -3,7 +3,8 @@
 from chat.routing import websocket_urlpatterns as chat
 from headrace.operations.routing import websocket_urlpatterns as operations
 from notifications.routing import websocket_urlpatterns as notifications
+from quotes.routing import websocket_urlpatterns as quotes
 
 __all__ = ["websocket_urlpatterns"]
 
-websocket_urlpatterns = [*chat, *notifications, *operations]
+websocket_urlpatterns = [*chat, *notifications, *operations, *quotes]

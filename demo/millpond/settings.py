@@ -49,6 +49,7 @@ INSTALLED_APPS = [
     "live",
     "accounts",
     "chat",
+    "quotes",
     "notifications",
 ]
 
@@ -142,3 +143,10 @@ CHAT_PAGE_SIZE = 40
 # Messages of one connection: so many at once, then so many a second.
 CHAT_BURST = 10
 CHAT_PER_SECOND = 1
+
+# The market: seconds of a candle, how many are kept of each instrument, for how long a process has
+# the market without a word, and for how many prices one user may wait.
+QUOTES_CANDLE_S = 15
+QUOTES_CANDLES = 240
+QUOTES_LEASE_S = 3
+QUOTES_ALERTS = 20

@@ -15,5 +15,6 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("chat/", include("chat.urls")),
     path("notifications/", include("notifications.urls")),
+    path("quotes/", include("quotes.urls")),
     path("", include("accounts.urls")),
 ]
