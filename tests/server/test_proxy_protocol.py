@@ -157,7 +157,31 @@ async def test_a_proxy_takes_its_time(caplog):
     async with serving(keeping([]), **settings) as server, connected(server) as client:
         await client.send(V1[:20])
         assert await client.read_to_end() == b""
-    assert "arrival_timeout: too little was said in time" in caplog.text
+    said = "arrival_timeout: no PROXY header was said in time (see --proxy-protocol)"
+    assert said in caplog.text
+
+
+@pytest.mark.parametrize("said", [V1[:20], V1])
+async def test_the_header_and_the_handshake_have_a_time_each(tmp_path, caplog, said):
+    caplog.set_level(logging.INFO, "headrace.server")
+    files = Authority(tmp_path).issue()
+    whole = said is V1
+    # Neither may use up the time of the other.
+    settings = {
+        "proxied": True,
+        "proxy_protocol": ProxyProtocol(timeout_s=60.0 if whole else 0.2),
+        "tls": Tls(
+            certificate=files.certificate,
+            key=files.key,
+            handshake_timeout_s=0.2 if whole else 60.0,
+        ),
+    }
+    async with serving(keeping([]), **settings) as server, connected(server) as client:
+        await client.send(said)
+        async with asyncio.timeout(TIMEOUT_S):
+            assert await client.read_to_end() == b""
+    option = "--tls-handshake-timeout" if whole else "--proxy-protocol"
+    assert f"in time (see {option})" in caplog.text
 
 
 @pytest.mark.parametrize("data", [b"", V1[:20]])

@@ -44,6 +44,9 @@ _UNTRUSTED: Final = Refusal("proxy_untrusted", "only proxies may connect here", 
 _HEADER: Final = Refusal("proxy_header", "no PROXY header, or a bad one", "--proxy-protocol")
 _PLAIN: Final = Refusal("tls_plain", "no TLS is spoken")
 _TLS: Final = Refusal("tls_handshake", "the TLS handshake failed")
+_LATE_HEADER: Final = Refusal(
+    "arrival_timeout", "no PROXY header was said in time", "--proxy-protocol"
+)
 _LATE: Final = Refusal("arrival_timeout", "too little was said in time", "--tls-handshake-timeout")
 
 _THIS_IS_TLS: Final = b"This port speaks TLS: ask for it by https:// or wss://.\n"
@@ -83,12 +86,6 @@ class Arrivals:
     def sockets(self) -> tuple[socket.socket, ...]:
         """The listening socket, until it is closed."""
         return () if self._sock is None else (self._sock,)
-
-    @property
-    def timeout_s(self) -> float:
-        """How long a connection may take until it can speak HTTP."""
-        of_tls = 0.0 if self.credentials is None else self.credentials.tls.handshake_timeout_s
-        return of_tls + (0.0 if self.proxied is None else self.proxied.timeout_s)
 
     def close(self) -> None:
         """Accept nobody any more."""
@@ -170,13 +167,22 @@ class Arrival:
         self.number = runtime.number()
         self.tick: int | None = None
         runtime.enter(self)
-        runtime.wheel.schedule(self, runtime.loop.time() + arrivals.timeout_s)
+        self._expect()
         runtime.loop.add_reader(sock, self._look)
 
     @property
     def peer(self) -> Peer:
         """The client, as the log names it."""
         return peer_of(self.peer_address, self._arrivals.runtime.worker, self.number)
+
+    def _expect(self) -> None:
+        """Wait for what comes next no longer than that may take."""
+        runtime, proxied = self._arrivals.runtime, self._arrivals.proxied
+        credentials = self._arrivals.credentials
+        if self._parser is not None and proxied is not None:
+            runtime.wheel.schedule(self, runtime.loop.time() + proxied.timeout_s)
+        elif credentials is not None:
+            runtime.wheel.schedule(self, runtime.loop.time() + credentials.tls.handshake_timeout_s)
 
     # What it says
 
@@ -215,6 +221,7 @@ class Arrival:
             self._parser = None
             self.header = parser.header
             self.peer_address = parser.header.source or self.peer_address
+            self._expect()
 
     def _answer_plain(self, first: bytes) -> None:
         """Tell who asks by http:// what to do; whatever else it is, is none of ours."""
@@ -247,7 +254,7 @@ class Arrival:
             options = {
                 "ssl": identity.context,
                 # Ours ends it first.
-                "ssl_handshake_timeout": arrivals.timeout_s + 1.0,
+                "ssl_handshake_timeout": credentials.tls.handshake_timeout_s + 1.0,
                 # To Python, what has not been taken yet is part of that; who takes nothing at all,
                 # or never answers the end, is left by the connection.
                 "ssl_shutdown_timeout": 2 * runtime.config.write_timeout_s + 60.0,
@@ -293,7 +300,8 @@ class Arrival:
     def expire(self, now: float) -> float | None:
         """Learn that it took too long."""
         del now
-        self._arrivals.runtime.refusals.note(_LATE, self.peer)
+        late = _LATE if self._parser is None else _LATE_HEADER
+        self._arrivals.runtime.refusals.note(late, self.peer)
         self.abort()
         return None
 
