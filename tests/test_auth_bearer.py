@@ -174,7 +174,7 @@ async def test_a_token_that_is_not_good_is_refused_whoever_else_may_pass(token):
 @pytest.mark.parametrize(
     "user",
     [None, AnonymousUser(), Somebody(is_active=False), Somebody(is_authenticated=False)],
-    ids=repr,
+    ids=["nobody", "anonymous", "inactive", "not logged in"],
 )
 async def test_who_may_not_pass(user):
     middleware = BearerTokenMiddleware(show, lambda token: user)

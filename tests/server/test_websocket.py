@@ -959,6 +959,7 @@ async def test_sending_to_a_client_that_is_gone_is_no_error_of_the_application(e
         (frame(TEXT, b"x" * 1001), 1009),
         (frame(CLOSE, b"\x03"), 1002),
     ],
+    ids=["unmasked", "opcode", "text", "size", "close"],
 )
 async def test_the_client_breaks_the_protocol(data, code, errors):
     session = Session()
