@@ -1,5 +1,6 @@
 """Which consumer a WebSocket of the site meets: each application says it for its own."""
 
+from arena.routing import websocket_urlpatterns as arena
 from chat.routing import websocket_urlpatterns as chat
 from headrace.operations.routing import websocket_urlpatterns as operations
 from notifications.routing import websocket_urlpatterns as notifications
@@ -7,4 +8,4 @@ from quotes.routing import websocket_urlpatterns as quotes
 
 __all__ = ["websocket_urlpatterns"]
 
-websocket_urlpatterns = [*chat, *notifications, *operations, *quotes]
+websocket_urlpatterns = [*arena, *chat, *notifications, *operations, *quotes]

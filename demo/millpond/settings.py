@@ -48,6 +48,7 @@ INSTALLED_APPS = [
     "millpond",
     "live",
     "accounts",
+    "arena",
     "chat",
     "quotes",
     "notifications",

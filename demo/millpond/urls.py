@@ -13,6 +13,7 @@ urlpatterns = [
     path("language/", login_not_required(set_language), name="set_language"),
     path("words.js", login_not_required(JavaScriptCatalog.as_view()), name="words"),
     path("admin/", admin.site.urls),
+    path("arena/", include("arena.urls")),
     path("chat/", include("chat.urls")),
     path("notifications/", include("notifications.urls")),
     path("quotes/", include("quotes.urls")),

@@ -1,8 +1,8 @@
 // A WebSocket that comes back.
 //
 // States: "connecting", "open", "waiting" (between two attempts), "stopped" (the server said that
-// trying again is of no use, or the page did). Events: "state", and "message" with the decoded
-// object in `detail`.
+// trying again is of no use, or the page did). Events: "state", "message" with the decoded object in
+// `detail`, and "bytes" with the ArrayBuffer of a binary message.
 
 const FIRST_DELAY_MS = 400;
 const LONGEST_DELAY_MS = 20_000;
@@ -56,6 +56,7 @@ export class Live extends EventTarget {
     const url = new URL(this.#url(), location.href);
     url.protocol = url.protocol.replace("http", "ws");
     const socket = new WebSocket(url);
+    socket.binaryType = "arraybuffer";
     this.#socket = socket;
     socket.onopen = () => {
       this.#enter("open");
@@ -65,7 +66,9 @@ export class Live extends EventTarget {
       // Only now: a server that accepts and hangs up at once must not be asked in a hot loop.
       this.#attempts = 0;
       this.#heard();
-      this.dispatchEvent(new CustomEvent("message", { detail: JSON.parse(event.data) }));
+      const isText = typeof event.data === "string";
+      const detail = isText ? JSON.parse(event.data) : event.data;
+      this.dispatchEvent(new CustomEvent(isText ? "message" : "bytes", { detail }));
     };
     socket.onclose = (event) => {
       if (event.code in this.final) this.stop(event.code);
@@ -96,8 +99,13 @@ export class Live extends EventTarget {
 
   // Returns false if there is no connection to say it over.
   send(command) {
+    return this.sendBytes(JSON.stringify(command));
+  }
+
+  // The same for what is encoded already.
+  sendBytes(data) {
     if (!this.isOpen || this.#socket.readyState !== WebSocket.OPEN) return false;
-    this.#socket.send(JSON.stringify(command));
+    this.#socket.send(data);
     return true;
   }
 
