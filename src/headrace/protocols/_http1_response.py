@@ -139,8 +139,8 @@ class Response:
             raise LocalProtocolError(f"a body is bytes, not {type(data).__name__}")
         size = len(data)
         bodiless = self._method == "HEAD" or self._status == 304
-        if not bodiless:
-            self._check_length(size, more=more)
+        if self._length is not None and not bodiless:
+            self._check_length(self._length, size, more=more)
         output: list[bytes] = []
         if self.stage is HELD:
             whole = not more and not self._trailers_follow
@@ -166,13 +166,11 @@ class Response:
         self.stage = COMPLETE
         return b"0\r\n%b\r\n" % block if self._chunked else b""
 
-    def _check_length(self, size: int, *, more: bool) -> None:
-        if self._length is None:
-            return
+    def _check_length(self, length: int, size: int, *, more: bool) -> None:
         total = self._sent + size
-        if total > self._length or (total < self._length and not more):
+        if total > length or (total < length and not more):
             raise LocalProtocolError(
-                f"the body is not as long as announced: content-length={self._length}, sent={total}"
+                f"the body is not as long as announced: content-length={length}, sent={total}"
             )
 
     def _head(self, size: int, *, whole: bool, bodiless: bool, close: bool) -> bytes:
@@ -188,15 +186,18 @@ class Response:
             else:
                 self._chunked = True
                 head.append(b"transfer-encoding: chunked\r\n")
+        if close or self.needs_close or self._http10 or self._options:
+            head.append(self._connection_line(close=close or self.needs_close))
+        head.append(b"\r\n")
+        return b"".join(head)
+
+    def _connection_line(self, *, close: bool) -> bytes:
         options = [option for option in self._options if option not in _PERSISTENCE]
-        if close or self.needs_close:
+        if close:
             options.append(b"close")
         elif self._http10:
             options.append(b"keep-alive")
-        if options:
-            head.append(b"connection: %b\r\n" % b", ".join(options))
-        head.append(b"\r\n")
-        return b"".join(head)
+        return b"connection: %b\r\n" % b", ".join(options) if options else b""
 
 
 def encode_informational(status: int, headers: Iterable[Field]) -> bytes:

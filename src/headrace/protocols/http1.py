@@ -737,15 +737,20 @@ class Http1Engine:
 
     # --- time -----------------------------------------------------------------------------------
 
-    def deadline(self) -> float | None:
-        """Give the time at which ``timeout(now)`` wants to be called, if there is one."""
+    def deadline(self, now: float | None = None) -> float | None:
+        """Give the time at which ``timeout(now)`` wants to be called, if there is one.
+
+        With ``now``, a clock that waits for the next call starts here.
+        """
         limits = self._limits
         if self.state is READ or self.state is CLOSED or self.state is SWITCHED:
             return None
         if self.state is BODY and (self._wants_continue or self._paused or self.has_unread):
             return None  # we keep the client waiting, not the client us
         if self._clock is None:
-            return 0.0
+            if now is None:
+                return 0.0
+            self._clock = self._progress = now
         if self.state is IDLE:
             return self._clock + limits.keep_alive_s
         if self.state is HEAD:

@@ -54,14 +54,24 @@ def http_scope(
     if request.http_version == "2" or _TE in request.headers:
         # RFC 9110 §6.5.1: over HTTP/1.1 to clients that say so; HTTP/2 has a place for them.
         extensions["http.response.trailers"] = _NO_OPTIONS
-    return {
+    scope: Scope = {
         "type": "http",
         "asgi": _VERSIONS,
         "http_version": request.http_version,
         "method": request.method,
-        **_common(request, runtime, scheme, client, server),
+        "scheme": scheme,
+        "path": request.path,
+        "raw_path": request.raw_path,
+        "query_string": request.query_string,
+        "root_path": "",
+        "headers": request.headers,
+        "client": client,
+        "server": server,
         "extensions": extensions,
     }
+    if runtime.state is not None or runtime.config.root_path:
+        _give_more(scope, runtime)
+    return scope
 
 
 def websocket_scope(
@@ -75,42 +85,36 @@ def websocket_scope(
     extension: dict[str, Any],
 ) -> Scope:
     """Return the scope of a WebSocket."""
-    return {
+    scope: Scope = {
         "type": "websocket",
         "asgi": _VERSIONS,
         "http_version": request.http_version,
-        **_common(request, runtime, "wss" if scheme == "https" else "ws", client, server),
-        "subprotocols": subprotocols,
-        "extensions": {"websocket.http.response": _NO_OPTIONS, "headrace": extension},
-    }
-
-
-def _common(
-    request: RequestReceived,
-    runtime: Runtime,
-    scheme: str,
-    client: Address | None,
-    server: Address | None,
-) -> Scope:
-    root_path = runtime.config.root_path
-    path, raw_path = request.path, request.raw_path
-    if root_path and raw_path.startswith(b"/"):
-        # ASGI: the path begins with the root path. The option is for a proxy that takes it
-        # away before it passes the request on.
-        path, raw_path = root_path + path, quote(root_path).encode() + raw_path
-    scope: Scope = {
-        "scheme": scheme,
-        "path": path,
-        "raw_path": raw_path,
+        "scheme": "wss" if scheme == "https" else "ws",
+        "path": request.path,
+        "raw_path": request.raw_path,
         "query_string": request.query_string,
-        "root_path": root_path,
+        "root_path": "",
         "headers": request.headers,
         "client": client,
         "server": server,
+        "subprotocols": subprotocols,
+        "extensions": {"websocket.http.response": _NO_OPTIONS, "headrace": extension},
     }
+    if runtime.state is not None or runtime.config.root_path:
+        _give_more(scope, runtime)
+    return scope
+
+
+def _give_more(scope: Scope, runtime: Runtime) -> None:
+    """Put in what only some servers have: a root path, and a state of the application's."""
+    root_path = scope["root_path"] = runtime.config.root_path
+    if root_path and scope["raw_path"].startswith(b"/"):
+        # ASGI: the path begins with the root path. The option is for a proxy that takes it
+        # away before it passes the request on.
+        scope["path"] = root_path + scope["path"]
+        scope["raw_path"] = quote(root_path).encode() + scope["raw_path"]
     if runtime.state is not None:
         scope["state"] = runtime.state.copy()
-    return scope
 
 
 def as_coroutine(

@@ -178,9 +178,8 @@ class Connection(asyncio.Protocol):
         return refusal
 
     def _leave_request(self) -> None:
-        if self._request_place is not None:
-            self._runtime.gate.leave(self._request_place)
-            self._request_place = None
+        place, self._request_place = self._request_place, None
+        self._runtime.gate.leave(place)
 
     def _turn_away(self, refusal: Refusal) -> None:
         """Answer before anything was asked; in a crowd, just end."""
@@ -316,12 +315,10 @@ class Connection(asyncio.Protocol):
 
     def _deadline(self) -> float | None:
         engine = self._engine
-        deadline = engine.deadline()
         if engine.state is IDLE and self._outbox.paused:
             deadline = None  # it isn't idle: it is taking its response
-        elif deadline == 0.0:
-            engine.timeout(self._runtime.loop.time())
-            deadline = engine.deadline()
+        else:
+            deadline = engine.deadline(self._runtime.loop.time())
         if self._write_by is not None or self._gone_by is not None:
             for other in (self._write_by, self._gone_by):
                 if other is not None and (deadline is None or other < deadline):
@@ -377,7 +374,8 @@ class Connection(asyncio.Protocol):
     def finished(self) -> None:
         """Go on after a response that is complete, or that never will be."""
         self._exchange = None
-        self._leave_request()
+        if self._request_place is not None:
+            self._leave_request()
         if self._runtime.draining and self._engine.state is IDLE:
             self.drain()
             if self._lingering:
@@ -686,7 +684,10 @@ def _wants_websocket(request: RequestReceived) -> bool:
     upgrade = request.upgrade
     if upgrade is None:
         # Above all, a proxy that isn't set up for WebSockets drops Upgrade and Connection.
-        return b"sec-websocket-key" in [name for name, _ in request.headers]
+        for name, _ in request.headers:  # noqa: SIM110 - a generator costs as much as ten headers
+            if name == b"sec-websocket-key":
+                return True
+        return False
     return upgrade == b"websocket" or b"websocket" in [
         protocol.strip(b" \t") for protocol in upgrade.split(b",")
     ]

@@ -104,7 +104,7 @@ class Inbox:
         self._context = context
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
-        return asyncio.get_running_loop()
+        return self.turn.loop  # not get_running_loop(): that asks the system whether we are a fork
 
     def cancel(self, msg: object = None) -> bool:
         if self._wake is None:

@@ -40,10 +40,10 @@ class Writable(Protocol):
 class Turn:
     """The work that is noted for the end of this turn of the loop."""
 
-    __slots__ = ("_loop", "_resumables", "_scheduled", "_writables", "counters")
+    __slots__ = ("_resumables", "_scheduled", "_writables", "counters", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
         self._scheduled = False
         self._resumables: list[Resumable] = []
         self._writables: list[Writable] = []
@@ -64,7 +64,7 @@ class Turn:
 
     def _schedule(self) -> None:
         self._scheduled = True
-        self._loop.call_soon(self._run)
+        self.loop.call_soon(self._run)
 
     def _run(self) -> None:
         try:
@@ -88,6 +88,6 @@ class Turn:
                 self._writables[:0] = unwritten
         finally:
             if self._resumables or self._writables:
-                self._loop.call_soon(self._run)
+                self.loop.call_soon(self._run)
             else:
                 self._scheduled = False
