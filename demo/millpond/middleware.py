@@ -8,7 +8,7 @@ __all__ = ["CONTENT_SECURITY_POLICY", "content_security_policy"]
 # 'self' covers the WebSocket of the same host too.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "media-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 

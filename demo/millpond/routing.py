@@ -2,6 +2,7 @@
 
 from arena.routing import websocket_urlpatterns as arena
 from chat.routing import websocket_urlpatterns as chat
+from danmaku.routing import websocket_urlpatterns as danmaku
 from headrace.operations.routing import websocket_urlpatterns as operations
 from notifications.routing import websocket_urlpatterns as notifications
 from quotes.routing import websocket_urlpatterns as quotes

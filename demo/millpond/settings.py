@@ -50,6 +50,7 @@ INSTALLED_APPS = [
     "accounts",
     "arena",
     "chat",
+    "danmaku",
     "quotes",
     "notifications",
 ]
@@ -151,3 +152,17 @@ QUOTES_CANDLE_S = 15
 QUOTES_CANDLES = 240
 QUOTES_LEASE_S = 3
 QUOTES_ALERTS = 20
+
+# The film: how long it is (see danmaku/film/draw.py), how long a comment may be; how many of them
+# there are in a batch and for each second that is replayed; how often a batch goes out, and how
+# many comments wait for it; comments of one connection: at once, then a second; the crowd.
+DANMAKU_FILM_MS = 16_000
+DANMAKU_LENGTH = 60
+DANMAKU_SHOWN = 3
+DANMAKU_REPLAYED = 12
+DANMAKU_BATCH_S = 0.1
+DANMAKU_WAITING = 2_000
+DANMAKU_BURST = 5
+DANMAKU_PER_SECOND = 1
+DANMAKU_CROWD_S = 4
+DANMAKU_CROWD_PER_SECOND = 1_000

@@ -15,6 +15,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("arena/", include("arena.urls")),
     path("chat/", include("chat.urls")),
+    path("danmaku/", include("danmaku.urls")),
     path("notifications/", include("notifications.urls")),
     path("quotes/", include("quotes.urls")),
     path("", include("accounts.urls")),

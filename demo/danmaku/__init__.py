@@ -1,0 +1,1 @@
+"""A film, and what its viewers say to it flying over the picture."""
