@@ -52,6 +52,7 @@ class BellConsumer(LiveConsumer):
         latest = Notification.objects.filter(user=self.user)[:LATEST]
         return {
             "type": "welcome",
+            "you": self.user.pk,
             "unread": inbox.unread,
             "revision": inbox.revision,
             "latest": [each.public() for each in latest],

@@ -213,7 +213,7 @@ class Comment(models.Model):
         notify(
             self.post.followers.exclude(pk=self.author_id),
             "comment",
-            f"{self.author.name} · {self.post.title}: {self.text}",
+            f"{self.author.name} · {self.post.title} · {self.text}",
             self.get_absolute_url(),
         )
         self.post.followers.add(self.author)

@@ -24,6 +24,7 @@ def board(request):
         form.instance.author = request.user
         return redirect(form.save())
     posts = Post.objects.select_related("author").annotate(answers=Count("comments"))
+    posts = posts.order_by("-pk")  # the order of Meta doesn't hold where there is a GROUP BY
     return render(
         request,
         "notifications/board.html",

@@ -89,13 +89,16 @@ async def test_a_comment_rings_every_bell_of_who_follows_and_no_other(site, peop
     author, other = people
     post = await write_post(author, "Soup")
     async with bell(author) as one, bell(author) as two, bell(other) as theirs:
-        assert one.welcome == {"type": "welcome", "unread": 0, "revision": 0, "latest": []}
+        you = one.welcome["you"]
+        empty = {"unread": 0, "revision": 0, "latest": []}
+        assert one.welcome == {"type": "welcome", "you": you, **empty}
+        assert theirs.welcome["you"] != you
         page = await other.post(post, text="With <b>lemon</b>.")
         told = await one.wait_for("notification")
         assert told["unread"] == told["revision"] == 1
         notification = told["notification"]
         assert notification["kind"] == "comment"
-        assert notification["text"] == f"{other.name} · Soup: With <b>lemon</b>."
+        assert notification["text"] == f"{other.name} · Soup · With <b>lemon</b>."
         assert notification["is_read"] is False
         assert await two.wait_for("notification") == told
         assert await theirs.quiet() == [theirs.welcome, {"type": "pong"}]
@@ -118,7 +121,7 @@ async def test_who_was_away_finds_it(site, people):
     assert await badge(author) == 12
     async with bell(author) as tab:
         assert tab.welcome["unread"] == 12
-        texts = [each["text"].rpartition(": ")[2] for each in tab.welcome["latest"]]
+        texts = [each["text"].rpartition(" · ")[2] for each in tab.welcome["latest"]]
         assert texts == [f"Number {number}." for number in range(11, 1, -1)]
     assert len(await rows(author)) == 12
 
@@ -130,7 +133,7 @@ async def test_following_is_begun_and_ended(site, people):
     await author.post(post, text="You hear this.")
     await reader.post(f"{post}follow/", on=post, follow="no")
     await author.post(post, text="And not this.")
-    assert [text.rpartition(": ")[2] for text, _ in await rows(reader)] == ["You hear this."]
+    assert [text.rpartition(" · ")[2] for text, _ in await rows(reader)] == ["You hear this."]
 
 
 async def test_a_rollback_tells_nobody(site, people):
@@ -141,7 +144,7 @@ async def test_a_rollback_tells_nobody(site, people):
         assert "rolled back" in answer.text
         assert "Never said." not in answer.text
         await other.post(post, text="Said.")
-        assert (await tab.wait_for("notification"))["notification"]["text"].endswith(": Said.")
+        assert (await tab.wait_for("notification"))["notification"]["text"].endswith(" · Said.")
         assert (await page.wait_for("comment"))["comment"]["text"] == "Said."
         for each in (tab, page):
             assert "Never said." not in json.dumps(await each.quiet())
@@ -158,7 +161,7 @@ async def test_the_admin_notifies(site, people):
         number = post.split("/")[3]
         await edith.post(path, post=number, author=me, text="From the admin.")
         text = (await tab.wait_for("notification"))["notification"]["text"]
-        assert text == "Edith Novák · A title: From the admin."
+        assert text == "Edith Novák · A title · From the admin."
 
 
 # --- What is read ---
@@ -369,7 +372,7 @@ async def test_a_command_rings_the_bells_of_two_workers(seeded, tmp_path, monkey
             assert told.startswith("comment ")
             for tab in tabs:
                 event = await tab.wait_for("notification")
-                assert event["notification"]["text"].endswith(": Yes.")
+                assert event["notification"]["text"].endswith(" · Yes.")
                 assert event["unread"] == before["unread"] + 1
                 assert event["revision"] == before["revision"] + 1
     finally:

@@ -4,7 +4,7 @@
 // bell shows is late and changes no count; one that skips a revision says that something was
 // missed, and the bell asks for all of it.
 
-import { Live } from "../../live/live.js";
+import { Live, SOMEBODY_ELSE } from "../../live/live.js";
 import { render } from "../../live/template.js";
 
 const _ = window.gettext;
@@ -24,6 +24,9 @@ let revision = Number(panel.dataset.revision);
 
 const told = {
   welcome(state) {
+    // The page was made for somebody: another log-in in this browser gets a page of its own.
+    if (state.you !== Number(panel.dataset.you)) return live.stop(SOMEBODY_ELSE);
+    panel.dataset.state = "open";
     for (const each of state.latest.reverse()) show(each);
     if (state.revision >= revision) count(state);
   },
@@ -46,6 +49,9 @@ const told = {
 };
 
 live.addEventListener("message", ({ detail }) => told[detail.type]?.(detail));
+live.addEventListener("state", () => {
+  if (!live.isOpen) panel.dataset.state = live.state; // open it is with the welcome
+});
 
 // --- What there is ---
 
