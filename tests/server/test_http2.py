@@ -16,6 +16,7 @@ from headrace.server import config as config_module
 from headrace.server.config import Config
 from headrace.server.limits import ClientLimits
 from headrace.server.proxy import ProxyHeaders
+from headrace.server.websocket import WebSocketStream
 from headrace.server.wsgi import WsgiApplication
 
 from .clients import (
@@ -756,6 +757,45 @@ async def test_a_full_inbox_shuts_the_window_of_its_stream_alone():
         client.data(1, message)
         await client.alive()
         await until(lambda: len(taken) == 63)
+
+
+async def test_what_was_kept_in_many_small_pieces_is_handed_on_in_few(monkeypatch):
+    take = asyncio.Event()
+    pieces, taken = [], []
+    handed = WebSocketStream.data_received
+
+    def data_received(self, data):
+        pieces.append(len(data))
+        handed(self, data)
+
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        await take.wait()
+        while (message := await receive())["type"] == "websocket.receive":
+            taken.append(message["bytes"])
+
+    monkeypatch.setattr(WebSocketStream, "data_received", data_received)
+    async with serving(application, inbox_limit=1) as server, h2(server) as client:
+        ws = WebSocket(client)
+        await ws.open()
+        ws.send(BINARY, b"first")
+        ws.send(BINARY, b"second")
+        await client.alive()
+        pieces.clear()
+        message = frame(BINARY, bytes(range(256)) * 100)
+        for at in range(0, len(message), 64):
+            client.data(1, message[at : at + 64])
+            await client.flush()
+            if not at % 1024:
+                await client.alive()
+        await client.alive()
+        assert not pieces
+        take.set()
+        await until(lambda: len(taken) == 3)
+        assert taken == [b"first", b"second", bytes(range(256)) * 100]
+        assert len([size for size in pieces if size]) == 2
+        assert sum(pieces) == len(message)
 
 
 async def test_a_slow_client_of_the_fast_lane_meets_the_policy():

@@ -55,6 +55,8 @@ LINGER_S = 2.0
 HALF_CLOSED_S = 1.0
 #: What a WebSocket's client may send before it is accepted.
 EARLY_BYTES = 64 * 1024
+#: What a WebSocket that reads again is handed at once of what was kept for it.
+KEPT_BYTES = 16 * 1024
 #: The options that move a limit, where they are those of HTTP/1.1.
 _OPTIONS = {
     "header_bytes": "--max-header-bytes",
@@ -686,7 +688,7 @@ class _Tunnel(asyncio.Transport):
         self._stream = stream
         self.websocket: WebSocketStream | None = None
         #: What has come while reading pauses; its window is not given back.
-        self._kept: list[bytes] = []
+        self._kept = bytearray()
         #: The client has ended its side.
         self._ended = False
         self._reading_paused = False
@@ -699,7 +701,7 @@ class _Tunnel(asyncio.Transport):
     def data(self, data: bytes) -> None:
         """Take bytes of the client."""
         if self._reading_paused or self._kept:
-            self._kept.append(data)
+            self._kept += data
         else:
             self._deliver(data)
 
@@ -827,7 +829,10 @@ class _Tunnel(asyncio.Transport):
 
     def _hand_on(self) -> None:
         while self._kept and not self._reading_paused and not self._lost:
-            self._deliver(self._kept.pop(0))
+            # At once, however small the pieces were in which it came.
+            piece = bytes(self._kept[:KEPT_BYTES])
+            del self._kept[:KEPT_BYTES]
+            self._deliver(piece)
         if self._ended and not self._kept and not self._lost:
             self._hear_end()
 
