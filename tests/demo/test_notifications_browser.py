@@ -1,5 +1,6 @@
 """The bell in real browsers: what rings where, what is read, and what a browser may say."""
 
+import json
 import re
 import uuid
 
@@ -136,6 +137,35 @@ async def test_who_was_away_finds_it_and_reads_all(site, person, title):  # noqa
     # And what comes while one looks at the list appears in it.
     await comment(wen, "One more.")
     await expect(inbox.locator(".all .notification").first).to_contain_text("One more.")
+
+
+async def test_a_bell_that_missed_something_notices_and_asks(site, person, title):  # noqa: F811
+    tomas = await person(site, "tomas")
+    lost = []
+
+    async def lossy(route):
+        server = route.connect_to_server()
+
+        def pass_on(message):
+            if not lost and json.loads(message)["type"] == "notification":
+                lost.append(message)
+            else:
+                route.send(message)
+
+        server.on_message(pass_on)
+
+    await tomas.context.route_web_socket(re.compile("/ws/bell/"), lossy)
+    page = await tab(tomas)
+    post = await write_post(page, title)
+    await ready(page)
+    wen = await tab(await person(site, "wen"), f"/notifications/{post}")
+    await comment(wen, "This one gets lost.")
+    await expect(page.locator(".comment .said")).to_have_text(["This one gets lost."])
+    await expect(told(page).filter(has_text=title)).to_have_count(0)
+    await comment(wen, "This one arrives.")
+    await expect(told(page).nth(0)).to_contain_text("This one arrives.")
+    await expect(told(page).nth(1)).to_contain_text("This one gets lost.")
+    assert len(lost) == 1
 
 
 async def test_the_browser_tells_it_by_consent_and_to_who_looks_away(
