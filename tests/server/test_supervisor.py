@@ -308,6 +308,8 @@ while (folder / "hold").exists():
         (folder / "hold" / "first").mkdir()
     except FileExistsError:
         time.sleep(0.02)
+    except FileNotFoundError:  # it is over in this moment
+        pass
     else:
         break
 """
@@ -335,7 +337,7 @@ async def test_a_new_worker_that_ends_before_the_others_serve_fails_the_reload(
         await running.logged(says)
         (tmp_path / "hold" / "first").rmdir()
         await running.logged("before the others served: nothing is reloaded")
-        shutil.rmtree(tmp_path / "hold")
+        (tmp_path / "hold").rename(tmp_path / "over")
         workers = (await running.ask("snapshot"))["workers"]
         assert {worker["pid"] for worker in workers if worker["stage"] == "serving"} == before
         await running.ask("reload")
@@ -344,6 +346,29 @@ async def test_a_new_worker_that_ends_before_the_others_serve_fails_the_reload(
         workers = (await running.ask("snapshot"))["workers"]
         assert [worker["stage"] for worker in workers] == ["serving"] * 2
         assert (await running.ask("snapshot"))["server"]["restarts"] == {"reload": 2}
+
+
+@in_one_loop
+async def test_a_reload_that_is_asked_for_at_the_start_waits_for_its_end(tmp_path):
+    (tmp_path / "one_by_one.py").write_text(ONE_BY_ONE)
+    (tmp_path / "hold").mkdir()
+    options = ["--workers", "2", "--app-dir", str(tmp_path)]
+    async with service(tmp_path, *options, app="one_by_one", PYTHONPATH=str(ROOT)) as running:
+        await until((tmp_path / "hold" / "first").exists)
+        while not (await running.ask("snapshot"))["workers"]:  # the first serves
+            pass
+        running.process.send_signal(signal.SIGHUP)
+        await running.logged("SIGHUP: reloading")
+        answer = await running.ask("snapshot")
+        assert answer["server"]["reloading"] is False
+        (tmp_path / "hold").rename(tmp_path / "over")
+        await running.logged("2 workers serve")
+        first = set((await running.workers()).values())
+        await running.logged("reloaded: 2 new workers serve")
+        await until(lambda: not any(map(is_alive, first)))
+        answer = await running.ask("snapshot")
+        assert answer["server"]["restarts"] == {"reload": 2}
+        assert [worker["stage"] for worker in answer["workers"]] == ["serving"] * 2
 
 
 @in_one_loop

@@ -199,6 +199,8 @@ class Supervisor:
         self._replacing: dict[int, asyncio.Task[None]] = {}
         self._reloading: asyncio.Task[None] | None = None
         self._reload_again = False
+        #: Whether the first workers are still to serve.
+        self._beginning = beside is None
         #: Those that end a worker, or bury one.
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: Snapshot | None = None
@@ -321,6 +323,8 @@ class Supervisor:
             logger.error("the application can't start: %s", error)
             self._stop.set()
             return error.status
+        finally:
+            self._beginning = False
         return 0
 
     async def _serve(self) -> None:
@@ -328,6 +332,8 @@ class Supervisor:
             logger.info("Headrace listens on %s", listening.address)
         logger.info("%d worker%s", self.count, "s serve" if self.count > 1 else " serves")
         self._notifier.ready(self._status())
+        if self._reload_again:
+            self.reload()
         await self._stop.wait()
 
     async def _unless_stopped(self, starting: Any) -> Any:
@@ -601,12 +607,12 @@ class Supervisor:
     def reload(self) -> None:
         """Replace all workers by new ones that load settings and code anew.
 
-        Where these can't start, those that are there stay. Asked while it is under way it begins
-        again when it is done.
+        Where these can't start, those that are there stay. Asked while it is under way, or the
+        first start is, it begins again when that is done.
         """
         if self._stop.is_set():
             return
-        if self._reloading is not None:
+        if self._reloading is not None or self._beginning:
             self._reload_again = True
             return
         self._reloading = asyncio.create_task(self._reload())
