@@ -8,6 +8,7 @@ Rules of this file:
 """
 
 import argparse
+import difflib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -51,20 +52,33 @@ class Parser(argparse.ArgumentParser):
             for option in action.option_strings
         }
         if options.isdisjoint(args):
-            return super().parse_known_args(args, namespace)
+            return self._parse(args, namespace)
         without_values = [f"{text}=" if text in options else text for text in args]
         try:
             self._trying = True
             try:
-                return super().parse_known_args(args, namespace)
+                return self._parse(args, namespace)
             except _Mistake as mistake:
                 try:
-                    return super().parse_known_args(without_values, namespace)
+                    return self._parse(without_values, namespace)
                 except _Mistake:
                     self._trying = False
                     self.error(str(mistake))
         finally:
             self._trying = False
+
+    def _parse(self, args: Any, namespace: Any) -> Any:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = [option for action in self._actions for option in action.option_strings]
+            near = [
+                option
+                for text in unknown
+                for option in difflib.get_close_matches(text.partition("=")[0], known, 2, 0.75)
+            ]
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and exit with 2."""

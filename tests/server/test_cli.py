@@ -136,7 +136,11 @@ def test_a_port_in_use(capsys):
             ["serve", "tests.server.apps", "--websocket-max-message-size", "0"],
             "--max-message-bytes/--websocket-max-message-size: must be a whole number, 1 or more",
         ),
-        (["serve", "tests.server.apps", "--prot", "1"], "unrecognized arguments: --prot 1"),
+        (
+            ["serve", "tests.server.apps", "--prot", "1"],
+            "unrecognized arguments: --prot 1; did you mean --port?",
+        ),
+        (["serve", "tests.server.apps", "--wxyz=1"], "unrecognized arguments: --wxyz=1\n"),
         (["serve", "no.such.module:app"], "there is no module 'no'"),
         (["serve", "tests.server.nothing:app"], "there is no module 'tests.server.nothing'"),
         (["serve", "tests.server.apps:nothing"], "module 'tests.server.apps' has no 'nothing'"),
@@ -168,7 +172,7 @@ def test_a_port_in_use(capsys):
         ),
         (
             ["serve", "tests.server.apps", "--uds-mode", "rw"],
-            "must be octal digits, as 660, not 'rw'",
+            "must be text of octal digits, as \"660\", not 'rw'",
         ),
         (["serve", "tests.server.apps", "--keep-alive", "x"], "must be a number of seconds"),
         (

@@ -198,7 +198,7 @@ def test_the_application_may_be_named_in_each_place(table):
         ("no-compression = 'perhaps'", "must be true or false, not 'perhaps'"),
         ("slow-client = 'x'", "must be one of close, drop-oldest, latest-only, not 'x'"),
         ("verbosity = true", "must be one of 0, 1, 2, 3, not True"),
-        ("uds-mode = 660", "must be octal digits, as 660, not 660"),
+        ("uds-mode = 660", 'must be text of octal digits, as "660", not 660'),
         ("endpoint = [1]", "must be text, not 1"),
         ("endpoint = 1", "must be text, or a list of such, not 1"),
         ("trusted-proxies = [1]", "must be text with commas between, or a list of text, not [1]"),

@@ -114,7 +114,7 @@ LIMIT = Kind("a whole number, 0 or more", lambda value: _whole(value, 0), "N")
 RATE = Kind("a number, 0 or more", _number, "N")
 TIME = Kind("a number of seconds, 0 or more", _time, "S")
 TRUTH = Kind("true or false", _truth)
-MODE = Kind("octal digits, as 660", _mode, "MODE", "{:o}".format)
+MODE = Kind('text of octal digits, as "660"', _mode, "MODE", "{:o}".format)
 LIST = Kind("text with commas between, or a list of text", _list)
 #: In the log (true), nowhere (false), on a standard stream ('' and -), or in a file.
 LOG = Kind("a file, -, true or false", _place_of_a_log, "FILE")
