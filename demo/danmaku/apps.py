@@ -16,6 +16,7 @@ class DanmakuConfig(AppConfig):
         sources=(
             "danmaku/consumers.py",
             "danmaku/stream.py",
+            "danmaku/rule.py",
             "danmaku/models.py",
             "danmaku/groups.py",
             "danmaku/moderation.py",

@@ -18,19 +18,13 @@ from django.conf import settings
 
 from danmaku.groups import FILM, own_group
 from danmaku.models import Comment
+from danmaku.rule import thinned
 from headrace.db import database_sync_to_async
 from headrace.layers import get_channel_layer
 from live.events import for_browsers
 from live.limits import Refused
 
-__all__ = ["Stream", "thinned"]
-
-
-def thinned(batch: list, most: int) -> list:
-    """Return at most so many of a batch, in its order, evenly spread."""
-    if len(batch) <= most:
-        return batch
-    return [batch[number * len(batch) // most] for number in range(most)]
+__all__ = ["Stream"]
 
 
 class Stream:
