@@ -359,6 +359,14 @@ async def test_a_body_that_turns_out_too_long():
         await client.alive()
 
 
+@pytest.mark.parametrize("announced", [(), (("content-length", "2000"),)])
+async def test_a_limit_of_0_is_none(announced):
+    async with serving(echo, http=Http1Limits(body_bytes=0)) as server, h2(server) as client:
+        client.headers(1, request("POST", "/", *announced), ends=False)
+        client.data(1, bytes(2000), ends=True)
+        assert (await client.answer()).body == bytes(2000)
+
+
 async def test_a_body_that_turns_out_too_long_is_refused_once(caplog):
     caplog.set_level(logging.INFO, "headrace.server")
     limits = Http2Limits(resets=2)

@@ -539,8 +539,7 @@ class Http2Engine:
             self._end_request(stream)
 
     def _too_long(self, size: int) -> bool:
-        limit = self._http.body_bytes
-        return limit is not None and size > limit
+        return 0 < self._http.body_bytes < size  # 0: there is no limit
 
     def _discard(self, raw: bytes) -> None:
         """Take data that nobody waits for: it counts for the window of the connection."""
