@@ -6,12 +6,12 @@
 - What only HTTP/1.1 has is checked apart from what every version of HTTP has.
 """
 
-import base64
 import hashlib
 import re
+from binascii import b2a_base64
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from headrace.exceptions import HandshakeError, LocalProtocolError
 from headrace.protocols.extensions import (
@@ -56,8 +56,13 @@ _OUR_HEADERS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class HandshakeRequest:
+_SWITCHING = (
+    b"HTTP/1.1 101 Switching Protocols\r\n"
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+)
+
+
+class HandshakeRequest(NamedTuple):  # a dataclass as frozen as this takes three times as long
     """A client's request for a WebSocket, checked; ``accept`` answers it.
 
     ``key`` is empty where HTTP itself says who answers whom (HTTP/2 and later).
@@ -79,18 +84,13 @@ class HandshakeRequest:
         Raises LocalProtocolError where ``subprotocol`` wasn't offered by the client, and
         where ``headers`` aren't fit to be sent or are the handshake's own.
         """
-        answer, agreed = self.accept_headers(
-            subprotocol=subprotocol, headers=headers, extensions=extensions
-        )
-        accept = base64.b64encode(hashlib.sha1(self.key + _GUID, usedforsecurity=False).digest())
-        response = bytearray(
-            b"HTTP/1.1 101 Switching Protocols\r\n"
-            b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %b\r\n" % accept
-        )
-        for name, value in answer:
-            response += b"%b: %b\r\n" % (name, value)
-        response += b"\r\n"
-        return bytes(response), agreed
+        ours, agreed = self._agree(subprotocol, extensions)
+        digest = hashlib.sha1(self.key + _GUID, usedforsecurity=False).digest()
+        lines = [_SWITCHING, b2a_base64(digest, newline=False), b"\r\n"]
+        lines += [b"%b: %b\r\n" % field for field in ours]
+        lines += [_outgoing_line(name, value) for name, value in headers]
+        lines.append(b"\r\n")
+        return b"".join(lines), agreed
 
     def accept_headers(
         self,
@@ -103,6 +103,16 @@ class HandshakeRequest:
 
         Raises as ``accept`` does.
         """
+        answer, agreed = self._agree(subprotocol, extensions)
+        for name, value in headers:
+            _outgoing_line(name, value)
+            answer.append((name, value))
+        return answer, agreed
+
+    def _agree(
+        self, subprotocol: str | None, extensions: Iterable[ExtensionFactory]
+    ) -> tuple[list[tuple[bytes, bytes]], tuple[Extension, ...]]:
+        """Return what the handshake itself answers, and the extensions that it agrees to."""
         answer: list[tuple[bytes, bytes]] = []
         if subprotocol is not None:
             if subprotocol not in self.subprotocols:
@@ -116,9 +126,6 @@ class HandshakeRequest:
         if agreed:
             listed = ", ".join(map(format_extension, agreed))
             answer.append((b"sec-websocket-extensions", listed.encode("ascii")))
-        for name, value in headers:
-            _check_outgoing(name, value)
-            answer.append((name, value))
         return answer, agreed
 
 
@@ -132,10 +139,10 @@ def parse_handshake(
 
     Raises HandshakeError, whose text says what is wrong and what to send.
     """
-    lines: dict[bytes, list[bytes]] = {}
-    for name, value in headers:
-        if name in _THEIR_HEADERS:
-            lines.setdefault(name, []).append(value)
+    fields = list(headers)
+    lines = dict(fields)
+    if len(lines) < len(fields):
+        lines = _join_repeated(fields)
     if http_version in ("2", "3"):
         # RFC 8441 §5: the stream takes the place of Upgrade, Connection and the key.
         if method != "CONNECT":
@@ -143,7 +150,7 @@ def parse_handshake(
         key = b""
     else:
         key = _check_upgrade(method, http_version, lines)
-    if lines.get(b"sec-websocket-version") != [_VERSION]:
+    if lines.get(b"sec-websocket-version") != _VERSION:
         # RFC 6455 §4.4: say which version we speak.
         raise HandshakeError(
             "this server speaks version 13 of the protocol: send Sec-WebSocket-Version: 13, once",
@@ -152,12 +159,24 @@ def parse_handshake(
         )
     subprotocols = _parse_subprotocols(lines.get(b"sec-websocket-protocol"))
     offers: list[Offer] = []
-    if (values := lines.get(b"sec-websocket-extensions")) is not None:
-        offers = parse_offers(b",".join(values).decode("latin-1"))
+    if (value := lines.get(b"sec-websocket-extensions")) is not None:
+        offers = parse_offers(value.decode("latin-1"))
     return HandshakeRequest(key, subprotocols, offers)
 
 
-def _check_upgrade(method: str, http_version: str, lines: dict[bytes, list[bytes]]) -> bytes:
+def _join_repeated(fields: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return one line for each of their headers (RFC 9110 §5.3).
+
+    What may stand only once is no longer what it has to be, and is refused for that.
+    """
+    lines: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        if name in _THEIR_HEADERS:
+            lines.setdefault(name, []).append(value)
+    return {name: b", ".join(values) for name, values in lines.items()}
+
+
+def _check_upgrade(method: str, http_version: str, lines: dict[bytes, bytes]) -> bytes:
     """Check what HTTP/1.1 alone has, and return the key (RFC 6455 §4.2.1, 1 to 5)."""
     if method != "GET":
         raise HandshakeError(
@@ -167,40 +186,38 @@ def _check_upgrade(method: str, http_version: str, lines: dict[bytes, list[bytes
         )
     if http_version != "1.1":
         raise HandshakeError(f"the request is HTTP/{_shown(http_version)}: send HTTP/1.1")
-    if len(lines.get(b"host", ())) != 1:
+    if b", " in lines.get(b"host", b", "):
         raise HandshakeError("the Host header must stand exactly once")
-    upgrade = lines.get(b"upgrade", ())
-    if upgrade != [b"websocket"] and b"websocket" not in _tokens(upgrade):
+    upgrade = lines.get(b"upgrade", b"")
+    if upgrade != b"websocket" and b"websocket" not in _tokens(upgrade):
         raise HandshakeError(
             "this address serves WebSockets: send Upgrade: websocket",
             status=426,
             headers=((b"upgrade", b"websocket"),),
         )
-    connection = lines.get(b"connection", ())
-    if connection != [b"Upgrade"] and b"upgrade" not in _tokens(connection):
+    connection = lines.get(b"connection", b"")
+    if connection != b"Upgrade" and b"upgrade" not in _tokens(connection):
         raise HandshakeError(
             "the Connection header doesn't name the Upgrade header: send Connection: Upgrade"
         )
-    keys = lines.get(b"sec-websocket-key", ())
-    if len(keys) != 1 or not _KEY.fullmatch(keys[0]):
+    key = lines.get(b"sec-websocket-key", b"")
+    if not _KEY.fullmatch(key):
         raise HandshakeError(
             "the Sec-WebSocket-Key header is missing, repeated or malformed: "
             "send it once, 16 random bytes in base64"
         )
-    return keys[0]
+    return key
 
 
-def _tokens(values: Iterable[bytes]) -> list[bytes]:
-    return [token.strip(b" \t").lower() for value in values for token in value.split(b",")]
+def _tokens(value: bytes) -> list[bytes]:
+    return [token.strip(b" \t").lower() for token in value.split(b",")]
 
 
-def _parse_subprotocols(values: list[bytes] | None) -> list[str]:
-    if values is None:
+def _parse_subprotocols(value: bytes | None) -> list[str]:
+    if value is None:
         return []
     # RFC 9110 §5.6.1: empty elements of a list are ignored.
-    tokens = [
-        token for value in values for part in value.split(b",") if (token := part.strip(b" \t"))
-    ]
+    tokens = [token for part in value.split(b",") if (token := part.strip(b" \t"))]
     if not tokens or not all(map(_TOKEN.fullmatch, tokens)):
         raise HandshakeError(
             "the Sec-WebSocket-Protocol header is malformed: "
@@ -217,8 +234,8 @@ def _shown(value: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _check_outgoing(name: bytes, value: bytes) -> None:
-    # Most answers repeat the headers of the one before, so most checks are remembered.
+def _outgoing_line(name: bytes, value: bytes) -> bytes:
+    # Most answers repeat the headers of the one before, so most are remembered.
     if not _TOKEN.fullmatch(name):
         raise LocalProtocolError(f"cannot send a header named {name!r}")
     if not _VALUE.fullmatch(value):
@@ -227,3 +244,4 @@ def _check_outgoing(name: bytes, value: bytes) -> None:
         )
     if name.lower() in _OUR_HEADERS:
         raise LocalProtocolError(f"cannot send the header {name!r}: the handshake writes it itself")
+    return b"%b: %b\r\n" % (name, value)

@@ -11,7 +11,7 @@
 import os
 from codecs import utf_8_decode
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from headrace.exceptions import (
@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 
-class State(Enum):
+class State(StrEnum):  # its hash is that of a str, not a call
     """Where a connection stands (RFC 6455 §7.1)."""
 
     OPEN = "open"
@@ -66,7 +66,7 @@ class State(Enum):
     """Nothing comes any more: send what ``data_to_send`` still holds, then close TCP."""
 
 
-class _Step(Enum):
+class _Step(StrEnum):
     CLOSE_SENT = "close sent"
     CLOSE_RECEIVED = "close received"
     FAILED = "failed"
@@ -175,6 +175,9 @@ _OPCODES = frozenset((_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG))
 
 # RFC 6455 §7.4 and the IANA registry: what may stand in a close frame.
 _CLOSE_CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
+
+# What the application is told where there is no code. (The attribute of an enum is slow.)
+_LOST, _NONE_GIVEN = int(CloseCode.ABNORMAL_CLOSURE), int(CloseCode.NO_STATUS_RECEIVED)
 
 _UNSENT_PONGS_BYTES = 2048
 # Frames that one call reads beside whole messages, a quarter of a KiB that it inflates being one:
@@ -314,7 +317,7 @@ class WebSocketEngine:
     ) -> None:
         self.state = OPEN
         self.wire: str | None = _wire(extensions) if extensions else ""
-        self.close_code = int(CloseCode.ABNORMAL_CLOSURE)
+        self.close_code = _LOST
         self.close_reason = ""
         self.has_unread = False
         self.fragments = 0
@@ -553,7 +556,7 @@ class WebSocketEngine:
 
     def _read_close(self, payload: bytes) -> CloseReceived:
         """RFC 6455 §5.5.1: nothing, or a code with a reason in UTF-8."""
-        code = int(CloseCode.NO_STATUS_RECEIVED)
+        code = _NONE_GIVEN
         reason = ""
         if len(payload) == 1:
             raise RemoteProtocolError("close frame of one byte")

@@ -642,8 +642,12 @@ class _Http1Opening:
     def accept(
         self, subprotocol: str | None, headers: list[tuple[bytes, bytes]]
     ) -> tuple[tuple[Extension, ...], bytes]:
-        given = {name for name, _ in headers}
-        headers += [pair for pair in self._runtime.default_headers if pair[0] not in given]
+        defaults = self._runtime.default_headers
+        if headers:
+            given = {name for name, _ in headers}
+            headers += [pair for pair in defaults if pair[0] not in given]
+        else:
+            headers = defaults
         response, extensions = self._handshake.accept(
             subprotocol=subprotocol, headers=headers, extensions=self._runtime.config.extensions
         )

@@ -161,12 +161,20 @@ class Outbox:
             self._plain = False
             self._note()
 
-    def finish(self, data: bytes = b"") -> None:
-        """Send this behind all that waits; whatever comes later is ignored."""
-        if self._end is None:
+    def finish(self, data: bytes = b"", *, at_once: bool = False) -> None:
+        """Send this behind all that waits; whatever comes later is ignored.
+
+        ``at_once``: now, not at the end of the turn.
+        """
+        first = self._end is None
+        if first:
             self._end = data
             self._plain = False
+        if at_once:
+            self.flush()
+        elif first:
             self._note()
+        if first:
             self.release()
 
     @property

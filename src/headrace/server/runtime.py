@@ -171,7 +171,8 @@ class Runtime:
     def ended(self, task: asyncio.Task[None]) -> None:
         """Learn that a task of the application is done."""
         self.tasks.discard(task)
-        self.check_quiet()
+        if self.draining:
+            self.check_quiet()
 
     def end_in_time(self, task: asyncio.Task[None], peer: str) -> None:
         """Give the application, whose client is gone, some time to end; then cancel it."""
@@ -205,7 +206,8 @@ class Runtime:
         if connection in self.connections:
             self.connections.discard(connection)
             self.counters.open[connection.protocol] -= 1
-        self.check_quiet()
+        if self.draining:
+            self.check_quiet()
 
     def hand_over(self, connection: Drainable) -> None:
         """Learn that another is about to enter in its place: a stop goes on waiting for that."""

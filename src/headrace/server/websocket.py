@@ -75,6 +75,7 @@ class Phase(IntEnum):
 # Read on every message: a member of an Enum by its dotted name costs 120 ns on Python 3.11.
 CONNECTING, DENYING, OPEN, CLOSED = Phase
 ENGINE_OPEN, ENGINE_CLOSED = State.OPEN, State.CLOSED
+ENDS = (CloseReceived, ConnectionFailed)
 
 
 class Bounds(Protocol):
@@ -292,11 +293,10 @@ class WebSocketStream(Inbox):
 
     def _end(self, code: int, reason: str) -> None:
         """Close for an application that has come to its end, or that can't go on."""
-        match self.phase:
-            case Phase.CONNECTING | Phase.DENYING:
-                self._refuse(500, "the application could not answer")
-            case Phase.OPEN:
-                self._close(code, reason)
+        if self.phase is OPEN:
+            self._close(code, reason)
+        elif self.phase is not CLOSED:
+            self._refuse(500, "the application could not answer")
 
     # From the transport
 
@@ -372,7 +372,7 @@ class WebSocketStream(Inbox):
                 inbox.append({"type": "websocket.receive", "text": event})
             elif type(event) is bytes:
                 inbox.append({"type": "websocket.receive", "bytes": event})
-            elif isinstance(event, CloseReceived | ConnectionFailed):
+            elif isinstance(event, ENDS):
                 self._runtime.counters.messages_received -= 1
                 self._closed_by_peer(event)
         engine = self.engine
@@ -414,10 +414,10 @@ class WebSocketStream(Inbox):
         """
         engine = self.engine
         assert engine is not None
-        self.outbox.finish(control)
-        if agreed and not self.outbox.paused:
+        agreed = agreed and not self.outbox.paused
+        self.outbox.finish(control, at_once=agreed)
+        if agreed:
             # RFC 6455 §7.1.1: the server closes first; the transport sends what it holds.
-            self.outbox.flush()
             self.transport.close()
             deadline = self._runtime.loop.time() + self._runtime.config.close_timeout_s
             self._runtime.wheel.schedule(self, deadline)
@@ -569,13 +569,14 @@ class WebSocketStream(Inbox):
                     raise ClientDisconnected("the WebSocket was closed while the message waited")
             return
         type_ = message_type(message)
+        if self.phase is CONNECTING and type_ == "websocket.accept":
+            self._accept(message)
+            return
         if self.phase is CLOSED:
             if type_ == "websocket.close":
                 return
             raise ClientDisconnected(f"cannot send {type_!r}: the WebSocket is closed")
         match self.phase, type_:
-            case Phase.CONNECTING, "websocket.accept":
-                self._accept(message)
             case Phase.CONNECTING, "websocket.close":
                 self._refuse(403, "the application refused this WebSocket")
             case Phase.OPEN, "websocket.close":

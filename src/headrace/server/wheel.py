@@ -45,7 +45,8 @@ class Wheel:
 
     def schedule(self, timed: Timed, deadline: float | None) -> None:
         """Look at it when the deadline has passed, instead of when it was to be before."""
-        self.cancel(timed)
+        if timed.tick is not None:
+            self.cancel(timed)
         if deadline is None:
             return
         if self._timer is None:
