@@ -664,6 +664,21 @@ async def test_who_was_away_itself_blames_no_worker(caplog):
     assert caplog.messages == []
 
 
+async def test_who_waits_for_others_to_serve_is_not_too_old_yet():
+    supervisor = Supervisor(["/no/such/program"], Config(workers=Workers(count=1, max_age_s=1)))
+    worker = a_worker()
+    worker.started -= 60
+    worker.told({"what": "ready"})
+    supervisor._all = {worker}
+    supervisor._look()
+    assert not supervisor._replacing
+    supervisor._install(worker)
+    supervisor._look()
+    replacing = supervisor._replacing.pop(1)
+    replacing.cancel()
+    await asyncio.wait([replacing])
+
+
 async def test_a_look_that_fails_is_not_the_last(monkeypatch, caplog):
     supervisor = Supervisor(["x"], Config())
     looks = []

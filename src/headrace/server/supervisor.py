@@ -691,7 +691,9 @@ class Supervisor:
                 self._recycle(worker, now)
 
     def _recycle(self, worker: _Worker, now: float) -> None:
-        why = None if self._stop.is_set() else self._outlived(worker, now)
+        if self._stop.is_set() or self._serving.get(worker.number) is not worker:
+            return
+        why = self._outlived(worker, now)
         if why is not None:
             reason, words = why
             logger.info("%s is replaced: %s", worker, words)
