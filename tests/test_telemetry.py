@@ -104,6 +104,7 @@ class TestRequests:
         assert attributes["server.port"] == port
         assert attributes["network.protocol.version"] == "1.1"
         assert attributes["user_agent.original"] == "test"
+        assert attributes["headrace.connection"] == "0-1"
         assert span.status.status_code is StatusCode.UNSET
 
     async def test_a_failure(self, spans):

@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from .exceptions import ConfigurationError, StopConsumer
+from .instruments import connection_id
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -263,8 +264,7 @@ def _attributes(scope: Scope) -> dict[str, Any]:
     for name, value in scope.get("headers", ()):
         if name == b"user-agent":
             attributes["user_agent.original"] = value.decode("latin-1")
-    identify = (scope.get("extensions") or {}).get("headrace", {}).get("connection_id")
-    if identify is not None and (connection := identify()) is not None:
+    if (connection := connection_id()) is not None:
         attributes["headrace.connection"] = connection
     return attributes
 
