@@ -20,8 +20,12 @@ class DanmakuConfig(AppConfig):
             "danmaku/models.py",
             "danmaku/groups.py",
             "danmaku/moderation.py",
+            "danmaku/signals.py",
             "danmaku/static/danmaku/js/lanes.js",
             "danmaku/static/danmaku/js/stage.js",
             "danmaku/film/draw.py",
         ),
     )
+
+    def ready(self):
+        from danmaku import signals  # noqa: F401 - it connects itself

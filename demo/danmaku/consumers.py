@@ -8,9 +8,9 @@ From the browser, beside what ``live.consumers`` says:
 - ``crowd``: ``at_ms``; a thousand comments a second for a few seconds, which aren't kept
 
 To the browser: ``welcome`` (what to replay, and at which moment the film is for everyone),
-``comments`` (a batch, and how many were ``left_out`` of it), ``kept``, ``error``, ``pong``. A batch
-may overtake the welcome and may have what is in that too: a page knows a comment by its author
-and ``client_id``.
+``comments`` (a batch, and how many were ``left_out`` of it), ``gone`` (one that staff took away),
+``kept``, ``error``, ``pong``. A batch may overtake the welcome and may have what is in that too: a
+page knows a comment by its author and ``client_id``.
 """
 
 import time

@@ -11,6 +11,7 @@ Rules of this file:
 
 import asyncio
 import itertools
+import logging
 from collections import defaultdict
 from collections.abc import Iterable
 
@@ -25,6 +26,8 @@ from live.events import for_browsers
 from live.limits import Refused
 
 __all__ = ["Stream"]
+
+logger = logging.getLogger(__name__)
 
 
 class Stream:
@@ -60,7 +63,10 @@ class Stream:
             posted, self._posted = self._posted, []
             passing, self._passing = self._passing, []
             kept = await self._keep(posted) if posted else []
-            await self._tell([*(comment.public() for comment in kept), *passing])
+            try:
+                await self._tell([*(comment.public() for comment in kept), *passing])
+            except Exception:  # the next batch has its own luck, and people who wait for it
+                logger.exception("%d comments were kept but not told", len(kept))
 
     async def _keep(self, posted: list[tuple[Comment, asyncio.Future[None]]]) -> list[Comment]:
         """Return what was kept; who posted something else is told why not."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import shutil
 import uuid
 
@@ -155,6 +156,21 @@ async def test_staff_say_which_words_are_refused(site):
         told = [each["text"] for each in of_batches(await other.quiet())]
         assert "A duck" in told
         assert f"A {word}" not in told
+
+
+async def test_what_staff_take_away_is_gone_from_every_page(site):
+    wen = await site.visitor().log_in("wen")
+    edith = await site.visitor().log_in("edith")
+    text = f"Away {uuid.uuid4().hex}"
+    async with viewing(wen) as tab:
+        kept = (await comment(tab, text))["comment"]
+        found = await edith.get(f"/admin/danmaku/comment/?q={text.split()[1]}")
+        path = re.search(r"/admin/danmaku/comment/\d+/", found.text)[0]
+        await edith.post(f"{path}delete/", post="yes")
+        gone = await tab.wait_for("gone")
+        assert (gone["author"], gone["client_id"]) == (kept["author"]["id"], kept["client_id"])
+    async with viewing(wen) as late:
+        assert kept not in late.welcome["comments"]
 
 
 CLIENT_ID = "8d0c7c5e-0d0c-4f0e-8a35-0a2d5e7d9b11"

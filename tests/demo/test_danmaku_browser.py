@@ -11,6 +11,7 @@ from playwright.async_api import expect
 from .test_browser import (  # noqa: F401
     DESKTOP,
     PHONE,
+    Cable,
     chromium,
     connected,
     person,
@@ -180,6 +181,36 @@ async def test_the_frames_hold_under_a_thousand_comments_a_second(site, person, 
                     assert one["x"] + one["width"] <= other["x"], (one, other)
         # The crowd is not in the list of what was said.
         await expect(page.locator(".said li").first).to_contain_text(mine)
+
+
+async def test_what_was_written_without_a_connection_is_sent_later(site, person):
+    wen = await person(site, "wen")
+    cable = await Cable().lay(wen.context)
+    page = await watch(wen)
+    await cable.pull()
+    await expect(page.locator(".connection")).to_have_attribute("data-state", "waiting")
+    text = f"From the tunnel {uuid.uuid4().hex[:6]}"
+    await say(page, text)
+    await expect(page.get_by_text("Not connected: it will be sent")).to_be_visible()
+    cable.out = False
+    await expect(page.get_by_text("Sent. It flies at")).to_be_visible()
+    await expect(page.locator(".said li", has_text=text)).to_have_count(1)
+
+
+async def test_what_staff_take_away_disappears(site, person):
+    maya = await watch(await person(site, "maya"))
+    jonas = await watch(await person(site, "jonas"))
+    text = f"Away {uuid.uuid4().hex[:6]}"
+    await say(maya, text)
+    for page in (maya, jonas):
+        await expect(page.locator(".said li", has_text=text)).to_have_count(1)
+    edith = await site.visitor().log_in("edith")
+    found = await edith.get(f"/admin/danmaku/comment/?q={text.split()[1]}")
+    path = re.search(r"/admin/danmaku/comment/\d+/", found.text)[0]
+    await edith.post(f"{path}delete/", post="yes")
+    for page in (maya, jonas):
+        await expect(page.locator(".said li", has_text=text)).to_have_count(0)
+        assert text not in [each["text"] for each in await page.evaluate(FLYING)]
 
 
 async def test_what_is_refused_comes_back_into_the_box(site, person):

@@ -20,7 +20,6 @@ const meters = Object.fromEntries([...main.querySelectorAll("[data-meter]")].map
 
 export const stage = new Stage(video, main.querySelector("canvas"), Number(main.dataset.film));
 const live = new Live(() => "/ws/danmaku/");
-const listed = new Set();
 const waiting = new Map(); // comments that the server has not answered, by their client_id
 let you = null;
 let arrived = 0;
@@ -40,19 +39,20 @@ function clock(ms) {
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }
 
+const keyOf = (author, clientId) => `${author}/${clientId}`;
+
 function take(comments) {
   const all = comments.map((comment) => ({
     ...comment,
-    key: `${comment.author.id}/${comment.client_id}`,
+    key: keyOf(comment.author.id, comment.client_id),
     at: comment.at_ms,
     own: comment.author.id === you,
   }));
-  stage.add(all);
   // As text, too: the newest first. The crowd would bury it.
-  const fresh = all.filter((comment) => !comment.passing && !listed.has(comment.key));
+  const fresh = stage.add(all).filter((comment) => !comment.passing);
   const items = fresh.map((comment) => {
-    listed.add(comment.key);
     const item = render("comment", { time: clock(comment.at), name: comment.author.name, text: comment.text });
+    item.dataset.key = comment.key;
     item.classList.toggle("own", comment.own);
     item.querySelector("button").addEventListener("click", () => {
       video.currentTime = comment.at / 1000;
@@ -78,6 +78,11 @@ const told = {
     arrived += event.comments.length + event.left_out;
     leftOut += event.left_out;
     if (you !== null) take(event.comments); // else the welcome has what is kept
+  },
+  gone(event) {
+    const key = keyOf(event.author, event.client_id);
+    stage.remove(key);
+    [...list.children].find((item) => item.dataset.key === key)?.remove();
   },
   kept({ comment }) {
     waiting.delete(comment.client_id);

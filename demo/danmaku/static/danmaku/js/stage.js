@@ -56,21 +56,24 @@ export class Stage {
   }
 
   // Takes comments that have a `key`, a `text`, an `at`, and are `own` or `passing` (they fly once).
+  // Returns those that are new.
   add(comments) {
-    for (const comment of comments) {
-      if (this.#comments.has(comment.key)) continue;
+    const fresh = comments.filter((comment) => !this.#comments.has(comment.key));
+    for (const comment of fresh) {
       this.#comments.set(comment.key, comment);
       this.#place(comment);
     }
-    for (const comment of this.#comments.values()) {
+    for (const key of this.#comments.keys()) {
       if (this.#comments.size <= MOST) break;
-      this.#remove(comment);
+      this.remove(key);
     }
+    return fresh;
   }
 
-  #remove(comment) {
-    this.#comments.delete(comment.key);
-    const lane = this.#lanes[comment.lane];
+  remove(key) {
+    const comment = this.#comments.get(key);
+    this.#comments.delete(key);
+    const lane = this.#lanes[comment?.lane];
     if (lane?.includes(comment)) lane.splice(lane.indexOf(comment), 1);
   }
 
@@ -144,7 +147,7 @@ export class Stage {
         } else if (comment.passing && comment.seen) gone.push(comment);
         else comment.picture = null;
       }
-      for (const comment of gone) this.#remove(comment);
+      for (const comment of gone) this.remove(comment.key);
     }
     requestAnimationFrame((next) => this.#draw(next));
   }
