@@ -456,8 +456,10 @@ async def test_streams_take_turns():
         assert abs(order[:20].count(1) - order[:20].count(3)) <= 2
 
 
-async def test_a_stream_whose_window_stays_shut_is_cut_off():
+async def test_a_stream_whose_window_stays_shut_is_cut_off(caplog):
     # CVE-2019-9511 and its kind: the client asks for much, and takes nothing.
+    caplog.set_level(logging.INFO, "headrace")
+
     async def application(scope, receive, send):
         await respond(send, bytes(100_000))
 
@@ -468,6 +470,8 @@ async def test_a_stream_whose_window_stays_shut_is_cut_off():
         client.get()
         assert (await client.until(RST_STREAM)).code == CANCEL
         await client.alive()
+        assert server.counters.refused == 1
+    assert "the client has taken nothing for 0.2 s: its stream is reset" in caplog.text
 
 
 async def test_a_client_that_reads_nothing_is_cut_off(caplog):

@@ -126,12 +126,16 @@ class StreamEnded(NamedTuple):
 
 
 class StreamReset(NamedTuple):
-    """The stream is over before its time; ``by_client``: it was the client that said so."""
+    """The stream is over before its time; ``by_client``: it was the client that said so.
+
+    ``limit`` names the limit that was passed, if one was.
+    """
 
     stream: "Http2Stream"
     code: int
     reason: str
     by_client: bool
+    limit: str | None = None
 
 
 class RequestRefused(NamedTuple):
@@ -943,7 +947,9 @@ class Http2Engine:
             self._fail(error.code, str(error), error.limit)
         return events
 
-    def _reset_faulty(self, stream: Http2Stream, code: int, reason: str) -> None:
+    def _reset_faulty(
+        self, stream: Http2Stream, code: int, reason: str, *, limit: str | None = None
+    ) -> None:
         """End a stream for a mistake of the client's (RFC 9113 §5.4.2)."""
         self._spend(self._resets, "resets")
         held = self._h2.streams.get(stream.id)
@@ -952,7 +958,7 @@ class Http2Engine:
         else:
             self._write(_frame(RST_STREAM, 0, stream.id, code.to_bytes(4, "big")))
         self._forget(stream, cut_off=True)
-        self._events.append(StreamReset(stream, code, reason, False))
+        self._events.append(StreamReset(stream, code, reason, False, limit))
 
     def _refuse(self, stream: Http2Stream, status: int, reason: str) -> None:
         """Answer in place of the application."""
@@ -1114,6 +1120,7 @@ class Http2Engine:
                 stream,
                 ErrorCodes.CANCEL,
                 f"the client has taken nothing for {self._write_timeout_s:g} s",
+                limit="write_timeout",
             )
 
     _TAKE: ClassVar[dict[int, Callable[["Http2Engine", _Frame], None]]] = {

@@ -264,11 +264,16 @@ class Http2Connection(asyncio.Protocol):
                 case StreamEnded(stream):
                     if (receiver := carried.get(stream.id)) is not None:
                         receiver.eof()
-                case StreamReset(stream, code, reason, by_client):
-                    if not by_client:
+                case StreamReset(stream, code, reason, by_client, limit):
+                    if limit is not None:
+                        self._runtime.refusals.count(limit)
+                        what = "%s: %s: its stream is reset"
+                        self._runtime.log(limit, what, self.peer, reason)
+                    elif not by_client:
                         logger.debug("%s: stream reset with %d: %s", self.peer, code, reason)
                     if (receiver := carried.pop(stream.id, None)) is not None:
-                        receiver.lost(499 if by_client or self._engine.closed else 400)
+                        at_fault = not (by_client or limit or self._engine.closed)
+                        receiver.lost(400 if at_fault else 499)
                 case RequestRefused(stream, status, reason):
                     self._refused(stream, status, reason)
                 case ConnectionFailed():
@@ -293,7 +298,7 @@ class Http2Connection(asyncio.Protocol):
         runtime.refusals.note(Refusal(f"http2_{event.limit}", event.reason, option), self.peer)
         # Whoever floods us does not leave the work behind.
         for task in list(self._tasks):
-            task.cancel()
+            runtime.cancel(task)
 
     def go_on(self) -> None:
         """Read what was left unread."""
