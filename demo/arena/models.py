@@ -1,5 +1,8 @@
 """Who runs the pond, and how it was when that was written last."""
 
+import os
+import socket
+
 from django.db import models
 from django.db.models import F
 
@@ -16,12 +19,13 @@ class Pond(models.Model):
     """
 
     reign = models.PositiveIntegerField(default=0)  # grows with each taking; see wire.py
+    holder = models.CharField(max_length=255, blank=True)  # host:process, for people
     until = models.FloatField(default=0)
     world = models.JSONField(null=True)
     saved_at = models.FloatField(default=0)
 
     def __str__(self):
-        return f"reign {self.reign}"
+        return f"reign {self.reign} of {self.holder}"
 
     @classmethod
     def take(cls, now: float) -> "Pond | None":
@@ -31,7 +35,11 @@ class Pond(models.Model):
             return None
         # Of two that come this far, the second finds another reign than it has read.
         mine = cls.objects.filter(pk=1, reign=pond.reign, until=pond.until)
-        if not mine.update(reign=F("reign") + 1, until=now + LEASE_S):
+        if not mine.update(
+            reign=F("reign") + 1,
+            holder=f"{socket.gethostname()}:{os.getpid()}",
+            until=now + LEASE_S,
+        ):
             return None
         pond.reign += 1
         return pond

@@ -219,6 +219,7 @@ def leave(world: World, user: int, channel: str) -> None:
     duck = world.ducks.get(user)
     if duck is not None and duck.channel == channel and not duck.away:
         duck.away = 1
+        duck.vx = duck.vy = 0.0
         duck.inputs.clear()
 
 

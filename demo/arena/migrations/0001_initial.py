@@ -19,6 +19,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("reign", models.PositiveIntegerField(default=0)),
+                ("holder", models.CharField(blank=True, max_length=255)),
                 ("until", models.FloatField(default=0)),
                 ("world", models.JSONField(null=True)),
                 ("saved_at", models.FloatField(default=0)),

@@ -22,7 +22,7 @@ export class Steering {
     this.duckAt = duckAt;
     addEventListener("keydown", (event) => {
       if (!(event.code in KEYS) || event.ctrlKey || event.altKey || event.metaKey) return;
-      if (event.target.closest?.("a, button, input, select, summary, textarea")) return;
+      if (event.target.closest?.("input, select, textarea")) return;
       event.preventDefault(); // arrows would scroll
       this.#held.add(event.code);
     });
