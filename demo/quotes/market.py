@@ -12,13 +12,14 @@ import asyncio
 import logging
 import random
 import time
+from contextlib import suppress
 
 from django.conf import settings
 from django.db import DatabaseError
 
 from headrace.consumer import AsyncConsumer, Overflow
 from headrace.db import database_sync_to_async
-from headrace.exceptions import StopConsumer
+from headrace.exceptions import ChannelFull, ChannelLayerUnavailable, StopConsumer
 from quotes.groups import FLOOR, TICKS
 from quotes.mirror import Mirror, sequence
 from quotes.models import Alert, Candle, Instrument, Lease
@@ -30,18 +31,21 @@ logger = logging.getLogger(__name__)
 
 STEPS_PER_SECOND = 10
 
+# What passes: the lease is tried again a second later.
+FAILURES = (DatabaseError, ChannelFull, ChannelLayerUnavailable, TimeoutError)
+
 mirror = Mirror()
 
 
 class Floor:
     """Where the trades are made, as long as the lease holds."""
 
-    def __init__(self, term: int, simulation: Simulation, alerts: list[Alert]) -> None:
+    def __init__(self, term: int, simulation: Simulation) -> None:
         self.term = term
         self.simulation = simulation
         self.event = 0
+        self.alerts: dict[int, list[Alert]] = {}
         self.hits: list[Alert] = []
-        self.set_alerts(alerts)
 
     @classmethod
     def acquire(cls, holder: str) -> "Floor | None":
@@ -66,15 +70,11 @@ class Floor:
             )
         rng = random.Random()  # noqa: S311 - it makes a market, and no secret
         simulation = Simulation(books, candle_s=settings.QUOTES_CANDLE_S, rng=rng)
-        return cls(term, simulation, cls.waiting_alerts())
-
-    @staticmethod
-    def waiting_alerts() -> list[Alert]:
-        return list(Alert.objects.filter(fired_at=None).select_related("instrument", "user"))
+        return cls(term, simulation)
 
     def set_alerts(self, alerts: list[Alert]) -> None:
         hit = {alert.pk for alert in self.hits}
-        self.alerts: dict[int, list[Alert]] = {}
+        self.alerts = {}
         for alert in alerts:
             if alert.pk not in hit:
                 self.alerts.setdefault(alert.instrument_id, []).append(alert)
@@ -134,20 +134,19 @@ class MarketConsumer(AsyncConsumer):
     floor = None
 
     async def market_open(self, event):
-        mirror.miss()
-        await self.channel_layer.group_add(TICKS, self.channel_name)
-        await self.ask()
-        self.tasks = [asyncio.create_task(self.keep()), asyncio.create_task(self.trade())]
+        self.closing = asyncio.Event()
+        self.keeping = asyncio.create_task(self.keep())
+        self.trading = asyncio.create_task(self.trade())
 
     async def market_close(self, event):
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-        if self.floor is not None:
-            await database_sync_to_async(Lease.objects.release)(
-                self.channel_name, self.floor.simulation.state()
-            )
+        self.trading.cancel()
+        self.closing.set()
+        await asyncio.gather(self.trading, self.keeping, return_exceptions=True)
         raise StopConsumer
+
+    async def on_error(self, error, message):
+        """Go on: what was lost on its way shows in the numbers."""
+        logger.error("the market has failed at %s", message["type"], exc_info=error)
 
     # Every process
 
@@ -172,26 +171,32 @@ class MarketConsumer(AsyncConsumer):
 
     async def floor_alerts(self, event):
         """Read again who waits for what: somebody has changed it."""
-        alerts = await database_sync_to_async(Floor.waiting_alerts)()
+        waiting = Alert.objects.filter(fired_at=None).select_related("instrument", "user")
+        alerts = [alert async for alert in waiting]
         if self.floor is not None:
             self.floor.set_alerts(alerts)
 
     async def keep(self):
-        """Keep the lease, or try to get it."""
-        while True:
+        """Keep the lease, or try to get it; in the end, leave it to another."""
+        while not self.closing.is_set():
             began = asyncio.get_running_loop().time()
             try:
+                if mirror.stale:
+                    await self.channel_layer.group_add(TICKS, self.channel_name)
+                    await self.ask()
                 if self.floor is None:
                     await self.take_over(began)
                 elif await self.floor.write_down(self.channel_name):
                     self.holds_until = began + settings.QUOTES_LEASE_S
                 else:
                     await self.give_up()
-                if mirror.stale:
-                    await self.ask()
-            except DatabaseError:
-                logger.exception("the market can't be written down")
-            await asyncio.sleep(settings.QUOTES_LEASE_S / 3)
+            except FAILURES:
+                logger.exception("the market can't be kept just now")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.closing.wait(), settings.QUOTES_LEASE_S / 3)
+        if self.floor is not None:
+            await self.floor.write_down(self.channel_name)
+            await database_sync_to_async(Lease.objects.release)(self.channel_name)
 
     async def take_over(self, began):
         floor = await database_sync_to_async(Floor.acquire)(self.channel_name)
@@ -200,6 +205,7 @@ class MarketConsumer(AsyncConsumer):
         self.holds_until = began + settings.QUOTES_LEASE_S
         self.floor = floor
         await self.channel_layer.group_add(FLOOR, self.channel_name)
+        await self.floor_alerts({})  # after the group: one that is set from here on is told
         await self.channel_layer.group_send(TICKS, floor.whole())
 
     async def give_up(self):
@@ -214,9 +220,12 @@ class MarketConsumer(AsyncConsumer):
             if self.floor is None:
                 continue
             if loop.time() > self.holds_until:
-                await self.give_up()
+                self.floor = None
                 continue
-            await self.channel_layer.group_send(TICKS, self.floor.step())
+            try:
+                await self.channel_layer.group_send(TICKS, self.floor.step())
+            except (ChannelFull, ChannelLayerUnavailable) as error:
+                logger.warning("a step of the market got lost: %s", error)
 
 
 class Market:
@@ -232,6 +241,7 @@ class Market:
         async with self._changing:
             self._lookers += 1
             if self._lookers == 1:
+                mirror.miss()  # what happened since somebody looked last
                 self._inbox.put_nowait({"type": "market.open"})
                 scope = {"type": "market"}
                 self._task = asyncio.create_task(

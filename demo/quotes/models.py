@@ -125,7 +125,7 @@ class LeaseManager(models.Manager):
         with transaction.atomic():
             self.get_or_create(pk=1, defaults={"until": now})
             lease = self.select_for_update().get(pk=1)
-            if lease.until > now:
+            if lease.until > now and lease.holder != holder:
                 return None
             lease.holder, lease.until = holder, now + timedelta(seconds=settings.QUOTES_LEASE_S)
             lease.term += 1
@@ -160,9 +160,9 @@ class LeaseManager(models.Manager):
                 for_browsers({"type": "alert", "alert": alert.public()}),
             )
 
-    def release(self, holder: str, state: dict) -> None:
+    def release(self, holder: str) -> None:
         """Let another one have it at once."""
-        self.filter(pk=1, holder=holder).update(until=timezone.now(), state=state)
+        self.filter(pk=1, holder=holder).update(until=timezone.now())
 
 
 class Lease(models.Model):

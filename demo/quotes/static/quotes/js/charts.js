@@ -141,7 +141,8 @@ export class Charts {
     this.#candles.timeScale().setVisibleLogicalRange({ from: count - SHOWN_CANDLES, to: count + 1 });
   }
 
-  update({ bid, ask, bids, asks, candle }) {
+  update({ id, bid, ask, bids, asks, candle }) {
+    if (id !== this.#instrument?.id) return; // its candles are still on their way
     // The newest is told as it grows; what is older than the newest shown came too late.
     if (candle && candle[0] >= this.#last) {
       this.#last = candle[0];

@@ -74,7 +74,7 @@ const told = {
 
 function take({ seq, trades, quotes, detail }) {
   board.quotes(quotes);
-  if (detail && detail.id === current?.id) charts.update(detail);
+  if (detail) charts.update(detail);
   showPrice();
   // Whoever takes the market over begins to count anew.
   if (tradesBefore === null || trades < tradesBefore) tradesBefore = trades;
