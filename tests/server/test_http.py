@@ -617,6 +617,19 @@ async def test_a_client_that_takes_nothing_of_the_end_is_cut_off():
         await until(lambda: not server._runtime.connections)
 
 
+async def test_what_is_cancelled_before_it_begins_is_not_waited_for():
+    async def app(scope, receive, send):
+        await respond(send, b"late")
+
+    async with serving(app) as server:
+        runtime = server._runtime
+        # A task that the loop has not begun never gets to its own last act.
+        task = runtime.run(app({}, None, None), number=1)
+        runtime.cancel(task)
+        await until(lambda: not runtime.tasks)
+        assert task.cancelled()
+
+
 async def test_an_application_that_never_waits_leaves_room_for_others():
     stop = False
 

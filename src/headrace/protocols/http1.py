@@ -351,12 +351,11 @@ class Http1Engine:
         """Drop what was read: at once when it is all, else when it is worth a copy of the rest."""
         if self._at >= len(self._buffer):
             self._buffer = b""
+            self._at = self._scanned = 0
         elif self._at * 2 >= len(self._buffer):
             self._buffer = self._buffer[self._at :]
-        else:
-            return
-        self._scanned = max(0, self._scanned - self._at)
-        self._at = 0
+            self._scanned = max(0, self._scanned - self._at)
+            self._at = 0
 
     def _find(self, end: bytes, limit_bytes: int, status: int, what: str) -> int:
         """Give the index of what ends the element at hand, or -1 when it isn't there yet.
@@ -642,7 +641,7 @@ class Http1Engine:
         Raises LocalProtocolError when the parts and Content-Length disagree: ``data`` is not sent
         then, and ``refuse`` is what is left to do. HEAD and 304 get no body, whatever is given.
         """
-        response = self._begun_response("a body")
+        response = self._response or self._begun_response("a body")
         if response.stage is HELD and (
             not self._keep_alive or response.wants_close or not self._rest_is_here()
         ):

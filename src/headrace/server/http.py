@@ -244,7 +244,9 @@ class Exchange(Inbox):
         Waits while the socket takes no more. Raises LocalProtocolError for what the state or
         the message's form forbids, ClientDisconnected (an OSError) when the client is gone.
         """
-        type_ = message_type(message)
+        type_ = message.get("type") if type(message) is dict else None
+        if type(type_) is not str:
+            type_ = message_type(message)
         if self._answered:
             raise unexpected(message, state="COMPLETE", expected="nothing more")
         if self._gone:
@@ -273,10 +275,10 @@ class Exchange(Inbox):
         if not isinstance(status, int):
             raise LocalProtocolError(f"a response has an int as its status, not {status!r:.50}")
         trailers = bool(message.get("trailers", False))
-        self._engine.send_response(int(status), outgoing_headers(message), trailers=trailers)
+        self._status = int(status)
+        self._engine.send_response(self._status, outgoing_headers(message), trailers=trailers)
         if trailers:
             self._trailers = []
-        self._status = int(status)
         self._started = True
 
     def _continue_response(self, message: Message) -> None:
@@ -354,6 +356,9 @@ class Exchange(Inbox):
                     _named(self._request),
                 )
                 self._fail(500, "the application could not answer")
+        finally:
+            if self._task is not None:
+                self._runtime.ended(self._task)
 
     def _fail(self, status: int, reason: str) -> None:
         if not self._answered and not self._gone:

@@ -156,8 +156,9 @@ class Runtime:
         *,
         number: int,
     ) -> asyncio.Task[None]:
-        """Run the application; ``on_end`` is called at its end, and has to call ``ended``.
+        """Run the application; ``on_end`` is called at its end.
 
+        That, or where there is none the coroutine as its last act, has to call ``ended``.
         ``number`` is that of its connection.
         """
         context = self.context.copy()
@@ -165,7 +166,8 @@ class Runtime:
         # One name for all: a numbered one is a string of its own for each connection.
         task = self.loop.create_task(coroutine, name="headrace application", context=context)
         self.tasks.add(task)
-        task.add_done_callback(on_end or self.ended)
+        if on_end is not None:
+            task.add_done_callback(on_end)
         return task
 
     def ended(self, task: asyncio.Task[None]) -> None:
@@ -173,6 +175,11 @@ class Runtime:
         self.tasks.discard(task)
         if self.draining:
             self.check_quiet()
+
+    def cancel(self, task: asyncio.Task[None]) -> None:
+        """Cancel a task of the application; one that has not begun will not say that it ended."""
+        task.add_done_callback(self.ended)
+        task.cancel()
 
     def end_in_time(self, task: asyncio.Task[None], peer: str) -> None:
         """Give the application, whose client is gone, some time to end; then cancel it."""
@@ -187,7 +194,7 @@ class Runtime:
             peer,
             self.config.application_close_timeout_s,
         )
-        task.cancel()
+        self.cancel(task)
 
     def number(self) -> int:
         """Return a number that no other connection of this process has, or will have."""

@@ -401,7 +401,7 @@ class Server:
         for connection in list(runtime.connections):
             connection.abort()
         for task in list(runtime.tasks):
-            task.cancel()
+            runtime.cancel(task)
         runtime.check_quiet()
         try:
             async with asyncio.timeout(CANCELLED_S):
