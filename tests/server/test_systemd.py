@@ -60,21 +60,16 @@ def test_notices(tmp_path, abstract):
         notifier.ready("all\nis well")
         before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         notifier.reloading("again")
-        notifier.status("so so")
         notifier.alive()
         notifier.stopping("the end")
-        ready, reloading, status, alive, stopping = manager.hear()
+        ready, reloading, alive, stopping = manager.hear()
     assert ready == ["READY=1", "STATUS=all is well", f"MAINPID={os.getpid()}"]
     assert reloading[0] == "RELOADING=1"
     assert reloading[2] == "STATUS=again"
     name, _, moment = reloading[1].partition("=")
     assert name == "MONOTONIC_USEC"
     assert before <= int(moment) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    assert (status, alive, stopping) == (
-        ["STATUS=so so"],
-        ["WATCHDOG=1"],
-        ["STOPPING=1", "STATUS=the end"],
-    )
+    assert (alive, stopping) == (["WATCHDOG=1"], ["STOPPING=1", "STATUS=the end"])
 
 
 def test_nobody_is_told_where_nobody_asks(tmp_path):
@@ -89,7 +84,7 @@ def test_nobody_is_told_where_nobody_asks(tmp_path):
 def test_a_manager_that_is_gone_is_a_line_of_the_log(tmp_path, caplog):
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")})
     notifier.ready("x")
-    notifier.status("x")
+    notifier.ready("x")
     [line] = caplog.messages
     assert line.startswith(f"NOTIFY_SOCKET {tmp_path}/nobody can't be told: ")
 

@@ -85,10 +85,6 @@ class Notifier:
         """The end has begun."""
         self._send("STOPPING=1", f"STATUS={status}")
 
-    def status(self, status: str) -> None:
-        """Say in words what is going on."""
-        self._send(f"STATUS={status}")
-
     def alive(self) -> None:
         """All is well."""
         if self.watchdog_interval_s is not None:
