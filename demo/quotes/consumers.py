@@ -59,8 +59,8 @@ class QuotesConsumer(LiveConsumer):
     entered = False
 
     async def enter(self):
-        # Which of its lists have changed, the page is told from here on.
-        await self.send_json(await database_sync_to_async(self.lists)())
+        # How its lists change, the page is told from here on.
+        await self.welcome()
         await market.enter()
         self.entered = True
         self.stream_task = asyncio.create_task(self.stream())
@@ -70,6 +70,13 @@ class QuotesConsumer(LiveConsumer):
             self.stream_task.cancel()
         if self.entered:
             await market.leave()
+
+    async def welcome(self):
+        await self.send_json(await database_sync_to_async(self.lists)())
+
+    async def layer_gap(self, event):
+        """Tell the lists again: a change of them may have been lost. Quotes heal by themselves."""
+        await self.welcome()
 
     def lists(self):
         watched = Watch.objects.filter(user=self.user).values_list("instrument", flat=True)
