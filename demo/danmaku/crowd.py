@@ -16,7 +16,15 @@ from live.limits import Refused
 __all__ = ["Crowd"]
 
 SAYINGS = (
-    *("Ducks!", "Here they come", "🦆🦆🦆", "The mill!!", "Encore", "First!", "Look at the moon"),
+    *(
+        "Ducks!",
+        "Here they come",
+        "Quack, quack",
+        "The mill!!",
+        "Encore",
+        "First!",
+        "Look at the moon",
+    ),
     *("What a sunset", "Is that smoke?", "Round and round it goes", "❤️", "Beautiful water"),
     *("鸭子来了", "好美的夜色", "水车转啊转", "前方高能", "再看一遍", "哈哈哈哈", "晚安"),
 )

@@ -22,7 +22,7 @@ COMMENTS = (
     ("maya", 7_900, "Here comes the evening"),
     ("jonas", 8_700, "Best sunset on the whole site"),
     ("priya", 10_100, "The lights are on!"),
-    ("tomas", 11_300, "🌙"),
+    ("tomas", 11_300, "Good night, sun"),
     ("wen", 12_000, "月亮在水里"),
     ("edith", 13_200, "Watch the moon in the water"),
     ("maya", 14_600, "And around we go again"),
