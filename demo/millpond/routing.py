@@ -9,4 +9,4 @@ from quotes.routing import websocket_urlpatterns as quotes
 
 __all__ = ["websocket_urlpatterns"]
 
-websocket_urlpatterns = [*arena, *chat, *notifications, *operations, *quotes]
+websocket_urlpatterns = [*arena, *chat, *danmaku, *notifications, *operations, *quotes]
