@@ -82,5 +82,7 @@ class ArenaConsumer(LiveConsumer):
     async def disconnect(self, code):
         if self.playing:
             self.playing = False
-            await self.tell("arena.leave")
-            await keeper.leave()
+            try:
+                await self.tell("arena.leave")
+            finally:  # whatever the layer meets: the count is right
+                await keeper.leave()
