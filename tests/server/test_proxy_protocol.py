@@ -287,3 +287,32 @@ async def test_the_limits_by_address_are_those_of_the_client(caplog):
         async with connected(server) as second:
             assert (await second.request(V1 + GET)).status == 429
     assert "192.0.2.1:51234" in caplog.text
+
+
+async def test_who_has_chosen_http2_is_turned_away_without_words_of_http1(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "headrace.server")
+    authority = Authority(tmp_path)
+    files = authority.issue()
+    tls = Tls(certificate=files.certificate, key=files.key)
+    context = trusting(authority)
+    context.set_alpn_protocols(["h2"])
+    clients = ClientLimits(connections_per_address=1, shared_networks=())
+
+    def come(port, sockets):
+        sock = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
+        sock.sendall(V1)
+        sockets.append(context.wrap_socket(sock, server_hostname="localhost"))
+        assert sockets[-1].selected_alpn_protocol() == "h2"
+        return sockets[-1]
+
+    sockets: list[ssl.SSLSocket] = []
+    async with serving(keeping([]), proxied=True, tls=tls, clients=clients) as server:
+        first = await asyncio.to_thread(come, server.port, sockets)
+        assert await asyncio.to_thread(first.recv, 9), "its SETTINGS"
+        second = await asyncio.to_thread(come, server.port, sockets)
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            assert await asyncio.to_thread(second.recv, 100) == b""
+        assert server.counters.refusals["connections_per_address"].value == 1
+        for sock in sockets:
+            sock.close()
+    assert "192.0.2.1:51234: refused, connections_per_address" in caplog.text

@@ -187,7 +187,9 @@ class Connection(asyncio.Protocol):
         gate = runtime.gate
         self._refused = True
         gate.refusing += 1
-        if refusal is DESCRIPTORS or gate.refusing > gate.most_refusing:
+        speaks_http2 = self.tls is not None and _chose_http2(self._transport)
+        if refusal is DESCRIPTORS or gate.refusing > gate.most_refusing or speaks_http2:
+            # A client that has chosen HTTP/2 would take our answer for noise.
             runtime.refusals.note(refusal, self.peer)
             self._transport.abort()
             return

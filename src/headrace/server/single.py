@@ -115,8 +115,8 @@ class Single:
         self._notifier.reloading("renewing certificates")
         good = self._server.renew_certificates()
         logger.info(
-            "SIGHUP: certificates are read anew; code and settings stay, for these it takes "
-            "--workers, or a restart"
+            "SIGHUP: %s; code and settings stay, for these it takes --workers, or a restart",
+            "certificates are read anew" if good else "the certificates from before stay",
         )
         self._notifier.ready("serving" if good else "serving; certificates could not be renewed")
 
