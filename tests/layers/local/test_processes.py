@@ -266,7 +266,7 @@ class TestTheDirectory:
         channel = member.call("join", "room")
         os.chmod(directory.parent, 0o755)
         for path in directory.parents:
-            if path.name.startswith("pytest-"):
+            if path.name.startswith(("pytest-", "popen-")):
                 os.chmod(path, 0o755)
         told = script(
             """
@@ -299,7 +299,7 @@ class TestTheDirectory:
         channel = member.call("join", "room")
         process = channel.split(".")[1].split("!")[0]
         for path in (directory, directory.parent, *directory.parents):
-            if path.name.startswith("pytest-") or path in (directory, directory.parent):
+            if path.name.startswith(("pytest-", "popen-")) or path in (directory, directory.parent):
                 os.chmod(path, 0o777)
         os.chmod(directory / f"p-{process}", 0o777)
         told = script(
