@@ -689,16 +689,16 @@ class TestTurns:
         events = engine.receive(self.FLOOD, 0.0)
         while engine.has_unread:
             assert events == []
-            assert engine.fragments <= 1024 * calls
+            assert engine.fragments <= 128 * calls
             events = engine.receive(b"", 0.0)
             calls += 1
         assert events == [""]
-        assert calls == 5
+        assert calls == 40
         assert engine.fragments == 5000
 
     def test_pings_after_our_close_frame(self, engine):
         engine.send_close(now=0.0)
-        assert engine.receive(frame(PING) * 3000, 0.0) == []
+        assert engine.receive(frame(PING) * 300, 0.0) == []
         assert engine.has_unread
         assert engine.receive(b"", 0.0) == []
         assert engine.has_unread

@@ -14,6 +14,7 @@ import pytest
 
 from headrace.protocols.http1 import Http1Limits
 from headrace.server.config import Config
+from headrace.server.http import Exchange
 from headrace.server.websocket import WebSocketStream
 
 from .clients import (
@@ -99,6 +100,19 @@ async def test_what_inflates_a_thousandfold_is_read_once_a_turn(monkeypatch):
         assert await client.read_text() == "all"
     # Each asks for the next turn, and none of them twice: that would double with every one.
     assert 40 <= len(turns) <= 100
+
+
+async def test_tiny_chunks_are_read_once_a_turn(monkeypatch):
+    turns = []
+    go_on = Exchange._go_on
+    monkeypatch.setattr(Exchange, "_go_on", lambda self: turns.append(1) or go_on(self))
+    body = b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n"
+    async with serving(echo) as server, connected(server) as client:
+        head = b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
+        response = await client.request(head + body)
+        assert response.body == b"x" * 100_000
+    # A read of thousands is taken in several turns, and none is asked for twice.
+    assert 400 <= len(turns) <= 1200
 
 
 @pytest.mark.parametrize(

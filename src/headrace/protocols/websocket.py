@@ -182,7 +182,7 @@ _LOST, _NONE_GIVEN = int(CloseCode.ABNORMAL_CLOSURE), int(CloseCode.NO_STATUS_RE
 _UNSENT_PONGS_BYTES = 2048
 # Frames that one call reads beside whole messages, a quarter of a KiB that it inflates being one:
 # a read of 256 KiB may hold 40,000 frames, and stand for 256 MiB.
-_FRAMES_A_CALL = 1024
+_FRAMES_A_CALL = 128
 _NO_LIMITS_GIVEN = Limits()
 _NO_TIMEOUTS_GIVEN = Timeouts()
 

@@ -108,6 +108,7 @@ class Exchange(Inbox):
         "_client",
         "_connection",
         "_engine",
+        "_goes_on",
         "_gone",
         "_outbox",
         "_request",
@@ -146,6 +147,7 @@ class Exchange(Inbox):
         self._answered = False  # the response is complete
         #: Those that were given so far; None: there will be none.
         self._trailers: list[Field] | None = None
+        self._goes_on = False  # what was left unread will be read in the next turn
         self._gone = False  # nobody waits for the response any more
         #: Something was sent; the connection takes note and sets it back.
         self.active = False
@@ -234,9 +236,15 @@ class Exchange(Inbox):
         else:
             was_full = self.full
             self.waiting_bytes = 0
-            if was_full or self._engine.has_unread:
-                self._runtime.loop.call_soon(self._connection.go_on)
+            if (was_full or self._engine.has_unread) and not self._goes_on:
+                # Once a turn, however often the application asks: each time would ask as often.
+                self._goes_on = True
+                self._runtime.loop.call_soon(self._go_on)
         return message
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        self._connection.go_on()
 
     async def send(self, message: Message) -> None:
         """Do what the application asks (the ASGI ``send``).
