@@ -9,7 +9,9 @@ layer in memory (``CHANNEL_LAYERS`` is unset: Headrace's default). The environme
 - ``DEMO_DEBUG``: ``1`` shows Django's own error pages
 """
 
+import contextlib
 import os
+import tempfile
 from pathlib import Path
 
 from django.core.management.utils import get_random_secret_key
@@ -22,13 +24,14 @@ DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 def secret_key() -> str:
     """Return this installation's own key, made on the first run and readable by its user alone."""
     path = DATA_DIR / "secret-key"
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        return path.read_text()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key := get_random_secret_key())
-    return key
+    if not path.exists():
+        # Workers begin at the same time: the key is there whole or not at all, and the first wins.
+        with tempfile.NamedTemporaryFile("w", dir=DATA_DIR) as file:
+            file.write(get_random_secret_key())
+            file.flush()
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, path)
+    return path.read_text()
 
 
 SECRET_KEY = secret_key()

@@ -1,22 +1,12 @@
 """The film in real browsers: what flies over it, where, and how evenly."""
 
-# ruff: noqa: F811 - fixtures come by their names
-
 import re
 import uuid
 
 import pytest
 from playwright.async_api import expect
 
-from .test_browser import (  # noqa: F401
-    DESKTOP,
-    PHONE,
-    Cable,
-    chromium,
-    connected,
-    person,
-    violations,
-)
+from .browser import DESKTOP, PHONE, Cable, connected, violations
 
 pytestmark = [
     pytest.mark.browser,
@@ -111,6 +101,7 @@ async def flies(page, text):
     )
 
 
+@pytest.mark.main_path
 async def test_two_people_see_a_comment_at_its_moment(site, person):
     maya = await watch(await person(site, "maya"))
     jonas = await watch(await person(site, "jonas"))
