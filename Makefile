@@ -1,7 +1,7 @@
 # Headrace: `make demo` and `make test` do all their own set-up. `make help` lists the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-valkey test-all coverage lint check bench chaos attack fuzz soak autobahn clean
+.PHONY: help demo test test-valkey test-all coverage lint check bench chaos attack fuzz soak visitors autobahn clean
 
 BIN := .venv/bin
 PORT ?= 8000
@@ -64,6 +64,10 @@ fuzz: ## feed every parser with what its coverage asks for (ten minutes); FUZZ="
 soak: ## a small load for long: nothing may grow (ten minutes); SOAK="--minutes 60" and the like
 	@tools/setup test soak
 	$(BIN)/python -m soak $(SOAK)
+
+visitors: ## 200 visitors of all of the demo at once, and what they wait for; VISITORS="--seconds 20" and the like
+	@tools/setup test
+	$(BIN)/python -m visitors $(VISITORS)
 
 autobahn: ## the Autobahn fuzzing client against the WebSocket engine (needs a Python 2.7)
 	@tools/setup test
