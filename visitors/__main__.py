@@ -36,7 +36,7 @@ PAGE = DEMO / "README.md"
 BEGIN, END = "<!-- the published run: begin -->", "<!-- the published run: end -->"
 #: A visitor looks at its page anew so often: beside it, as in another tab.
 PAGE_EVERY_S = 20.0
-ARRIVING_PER_S = 10.0
+ARRIVING_PER_S = 5.0
 
 PREPARE = """
 from django.core.management import call_command
@@ -149,11 +149,14 @@ class Evening:
 
     async def _evening(self, run: Run, visitors: list[Visitor]) -> None:
         try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(len(visitors) / ARRIVING_PER_S + PATIENCE_S):
+            try:
+                async with asyncio.timeout(len(visitors) / ARRIVING_PER_S + 3 * PATIENCE_S):
                     # Each has its bell and its page's WebSocket.
                     while any(each.sockets < 2 for each in visitors):  # noqa: ASYNC110
                         await asyncio.sleep(0.1)
+            except TimeoutError:
+                there = sum(each.sockets >= 2 for each in visitors)
+                run.fail(f"only {there} of {len(visitors)} visitors have come in time")
             for each in self._all:
                 each.begin()
             run.pages.clear()

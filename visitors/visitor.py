@@ -67,7 +67,8 @@ class Visitor:
         self.chance = Random(f"{run.seed}/{number}")
         self._client = httpx.AsyncClient(
             base_url=f"http://{run.host}",
-            limits=httpx.Limits(max_connections=6),  # as browsers have it for one site
+            # As browsers have it for one site; and let go before the server does, which is a race.
+            limits=httpx.Limits(max_connections=6, keepalive_expiry=1.0),
             timeout=PATIENCE_S,
             trust_env=False,
             verify=run.tls,

@@ -90,6 +90,13 @@ async def test_it_speaks_chinese_and_the_way_back_is_said_in_english(site, perso
     await expect(page.locator("html")).to_have_attribute("lang", "zh-hans")
 
 
+async def test_the_bar_of_a_phone_shows_which_application_is_open(site, person):
+    page = await (await person(site, "maya", **SMALL_PHONE)).tab("/")
+    await cards(page).last.click()
+    here = page.get_by_role("navigation", name="Applications").locator("[aria-current=page]")
+    await expect(here).to_be_in_viewport(ratio=0.6)
+
+
 @pytest.mark.parametrize(
     ("scheme", "device", "locale"),
     [("light", DESKTOP, "en"), ("dark", SMALL_PHONE, "zh-CN"), ("light", SMALL_PHONE, "en")],
