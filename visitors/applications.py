@@ -214,7 +214,6 @@ class Arena(Application):
     title = "Ducks"
     TICK_S = 0.05
     TURN_EVERY_S = 1.5
-    RESTS = 10
     # js/wire.js says the same: kind, number, direction; kind, reign, tick, the last number taken.
     INPUT = struct.Struct("<BIbb")
     FRAME = struct.Struct("<BIII")
@@ -249,7 +248,9 @@ class Arena(Application):
                 self.ledger.seen((visitor.number, under_way.popleft()), visitor.number)
 
         async with visitor.live("/ws/arena/", told, framed) as socket:
-            for number, (dx, dy) in enumerate(self._directions(visitor), 1):
+            number = 0
+            for dx, dy in self._directions(visitor):
+                number += 1
                 if visitor.run.last_orders.is_set():
                     break
                 if last_at:  # before the first frame a page knows no duck to steer
@@ -257,8 +258,10 @@ class Arena(Application):
                     self.ledger.sent((visitor.number, number), [visitor.number])
                     await socket.send(self.INPUT.pack(1, number, dx, dy))
                 await asyncio.sleep(self.TICK_S - (time.monotonic() + phase_s) % self.TICK_S)
-            for rest in range(self.RESTS):  # the keys are let go: a page goes on until it rests
-                await socket.send(self.INPUT.pack(1, number + rest, 0, 0))
+            # The keys are let go: a page goes on until its duck rests.
+            while under_way and not visitor.run.closing.is_set():
+                number += 1
+                await socket.send(self.INPUT.pack(1, number, 0, 0))
                 await asyncio.sleep(self.TICK_S)
             await visitor.run.closing.wait()
 

@@ -88,18 +88,24 @@ class Visitor:
         """Get a page and the files that it names, and return its text."""
         self.page = path
         began = time.perf_counter()
-        response = await self._client.get(path)
+        response = await self._get(path)
         self.run.pages.add(time.perf_counter() - began)
         self._expect(response, 200)
-        await asyncio.gather(*map(self._file, dict.fromkeys(_FILES.findall(response.text))))
+        for file in dict.fromkeys(_FILES.findall(response.text)):
+            await self._file(file)
         return response.text
+
+    async def _get(self, path: str, **headers: str) -> httpx.Response:
+        try:
+            return await self._client.get(path, headers=headers)
+        except (httpx.ReadError, httpx.RemoteProtocolError):
+            # The server let go of a connection that waited, just now: browsers ask again, too.
+            return await self._client.get(path, headers=headers)
 
     async def _file(self, path: str) -> None:
         version = self._versions.get(path)
         began = time.perf_counter()
-        response = await self._client.get(
-            path, headers={"If-Modified-Since": version} if version else {}
-        )
+        response = await self._get(path, **({"If-Modified-Since": version} if version else {}))
         self.run.files.add(time.perf_counter() - began)
         if response.status_code != 304:
             self._expect(response, 200)
