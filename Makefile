@@ -12,12 +12,12 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 demo: ## serve the demo site on http://127.0.0.1:8000
-	@tools/setup
+	@tools/setup demo
 	@$(BIN)/python tools/demo.py $(PORT)
 
 test: ## install what the tests need, and run them all
 	@tools/test-packages
-	@tools/setup test
+	@tools/setup test demo
 	$(BIN)/pytest -q -n $(PROCESSES) --dist loadfile
 	HEADRACE_PURE=1 $(BIN)/pytest -q -n $(PROCESSES) --dist loadfile tests/protocols
 
@@ -59,7 +59,7 @@ chaos: ## break the channel layers in every way, and account for each message (m
 	$(BIN)/python -m chaos $(CHAOS)
 
 attack: ## hostile clients, and whether a good one still is served (minutes); ATTACK="--only slow" and the like
-	@tools/setup test
+	@tools/setup test demo
 	$(BIN)/python -m attack $(ATTACK)
 
 fuzz: ## feed every parser with what its coverage asks for (ten minutes); FUZZ="--minutes 60" and the like
