@@ -128,6 +128,8 @@ TIME_ZONE = "UTC"  # the browser shows its own user's time
 USE_TZ = True
 
 STATIC_URL = "static/"
+# Images of the chat. There is no MEDIA_URL: a view serves them, to those who may see them.
+MEDIA_ROOT = DATA_DIR / "media"
 
 # Log out, and every open page of that log-in hears of it.
 HEADRACE = {"CLOSE_ON_LOGOUT": True}
@@ -150,6 +152,13 @@ CHAT_PAGE_SIZE = 40
 # Messages of one connection: so many at once, then so many a second.
 CHAT_BURST = 10
 CHAT_PER_SECOND = 1
+# Images: bytes of the file, pixels in it, images of one user in a minute. For how long staff may
+# mute somebody. For how long a process that gives no sign of life still has its people.
+CHAT_IMAGE_BYTES = 5_000_000
+CHAT_IMAGE_PIXELS = 25_000_000
+CHAT_IMAGES_PER_MINUTE = 10
+CHAT_MUTE_MINUTES = 24 * 60
+CHAT_LEASE_S = 3
 
 # The market: seconds of a candle, how many are kept of each instrument, for how long a process has
 # the market without a word, and for how many prices one user may wait.

@@ -164,27 +164,6 @@ async def test_who_reads_above_is_told_of_what_is_new_below(site, room, person):
     await expect(button).to_be_hidden()
 
 
-async def test_older_messages_come_on_demand(site, room, person):
-    writers = [await site.visitor().log_in(name) for name in ("wen", "priya", "tomas", "edith")]
-    for number in range(1, 49):
-        if number % 8 == 1:
-            tab = writers[(number // 8) % 4].tab(room)
-            writer = await tab.__aenter__()
-        await writer.say(f"Line {number}")
-        if number % 8 == 0:
-            await tab.__aexit__(None, None, None)
-    maya = await (await person(site, "maya")).enter(room)
-    await expect(texts(maya)).to_have_count(40)
-    await expect(texts(maya).last).to_be_in_viewport()
-    older = maya.get_by_role("button", name="Show older messages")
-    await older.click()
-    await expect(texts(maya)).to_have_text([f"Line {number}" for number in range(1, 49)])
-    await expect(older).to_be_hidden()
-    await expect(maya.locator(".beginning")).to_be_visible()
-    # What was on top before is still what one looks at.
-    await expect(maya.get_by_text("Line 9", exact=True)).to_be_in_viewport()
-
-
 # --- Through thick and thin ---
 
 
@@ -427,6 +406,8 @@ async def test_the_keyboard_is_enough(site, room, person):
     await page.keyboard.press("Enter")
     await expect(texts(page)).to_have_text(["By hand."])
     await expect(box(page)).to_be_focused()
+    await expect(page.locator(".pending")).to_have_count(0)
+    await page.keyboard.press("Shift+Tab")  # to what may be done with the message
     await page.keyboard.press("Shift+Tab")
     await expect(page.get_by_role("log")).to_be_focused()
 
