@@ -2,6 +2,8 @@
 
 # ruff: noqa: F811 - fixtures come by their names
 
+import asyncio
+import json
 import re
 
 import pytest
@@ -20,6 +22,7 @@ from .test_browser import (  # noqa: F401
     texts,
     violations,
 )
+from .test_chat_changes import change
 from .test_chat_images import picture
 
 pytestmark = [
@@ -220,7 +223,22 @@ async def test_older_messages_come_by_scrolling_and_nothing_jumps(site, room, pe
         await writer.say(f"Line {number}")
         if number % 8 == 0:
             await tab.__aexit__(None, None, None)
-    maya = await (await person(site, "maya")).enter(room)
+    somebody = await person(site, "maya")
+    has_come, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold_the_answer(route):
+        server = route.connect_to_server()
+
+        async def from_server(message):
+            if json.loads(message)["type"] == "history":
+                has_come.set()
+                await go_on.wait()
+            route.send(message)
+
+        server.on_message(from_server)
+
+    await somebody.context.route_web_socket(re.compile("/ws/rooms/"), hold_the_answer)
+    maya = await somebody.enter(room)
     await expect(texts(maya)).to_have_count(40)
     await expect(texts(maya).last).to_be_in_viewport()
     before = await maya.evaluate(
@@ -230,12 +248,22 @@ async def test_older_messages_come_by_scrolling_and_nothing_jumps(site, room, pe
             return document.querySelector("[data-number='57']").getBoundingClientRect().top;
         }"""
     )
-    await expect(texts(maya)).to_have_count(80)
+    # What is told of a message before it comes itself is newer than that.
+    async with asyncio.timeout(15):
+        await has_come.wait()
+    async with visitors[2].tab(room) as tab:
+        await change(tab, type="edit", number=20, text="Line 20, edited")
+        await tab.say("Line 97")
+    await expect(texts(maya).last).to_have_text("Line 97")
+    go_on.set()
+    await expect(texts(maya)).to_have_count(81)
     after = (await message(maya, 57).bounding_box())["y"]
     assert abs(after - before) < 2
     older = maya.get_by_role("button", name="Show older messages")
     await older.evaluate("button => button.click()")
-    await expect(texts(maya)).to_have_text([f"Line {number}" for number in range(1, 97)])
+    lines = [f"Line {number}" for number in range(1, 98)]
+    lines[19] += ", edited"
+    await expect(texts(maya)).to_have_text(lines)
     await expect(older).to_be_hidden()
     await expect(maya.locator(".beginning")).to_be_visible()
 

@@ -87,10 +87,14 @@ export class MessageActions {
     return this.#log.querySelectorAll(".menu[open]");
   }
 
-  // Where there is room for it: above, or in the upper half below.
+  // Where there is room for it: above, or in the upper half below; away from the message, or over it.
   #placeMenu(menu) {
-    const middle = this.#log.getBoundingClientRect().top + this.#log.clientHeight / 2;
-    menu.classList.toggle("down", menu.getBoundingClientRect().top < middle);
+    if (!menu.open) return;
+    const frame = this.#log.getBoundingClientRect();
+    menu.classList.toggle("down", menu.getBoundingClientRect().top < frame.top + frame.height / 2);
+    menu.classList.remove("inward");
+    const { left, right } = menu.lastElementChild.getBoundingClientRect();
+    menu.classList.toggle("inward", left < frame.left || right > frame.right);
   }
 
   #edit(element) {
