@@ -19,7 +19,8 @@ From the browser to a room:
 
 From a room to the browser: ``welcome`` (once, first of what the consumer says), ``message``,
 ``changed``, ``muted``, ``closed``, ``changes``, ``history``, ``presence``, ``typing``, ``read``,
-``activity`` and ``room`` (of all rooms that the user may read), ``pong``, ``error``.
+``activity`` and ``room`` (of all rooms that the user may read), ``pong``, ``error``. To a list of
+rooms: ``rooms`` first, then ``activity``, ``room``, ``read``.
 
 What goes to a group takes the fast lane and may overtake what the consumer says, ``welcome``
 included. No harm comes of it: whatever changes a room carries the number of the change, and comings

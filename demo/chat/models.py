@@ -148,6 +148,7 @@ class Room(models.Model):
             "private": self.is_private,
             "closed": self.is_closed,
             "number": self.last_number,
+            "change": self.last_change,
         }
 
 

@@ -49,6 +49,7 @@ const attachment = new Attachment({
 
 let caughtUp = false;
 let asking = false;
+let silenceAt = 0; // the newest change of who may write, since this connection began
 
 const told = {
   welcome(event) {
@@ -79,13 +80,13 @@ const told = {
   changed: ({ message }) => showMessage(message),
 
   muted({ change, user, seconds }) {
-    mute(user.id, seconds);
+    if (isNewest(change)) mute(user.id, seconds);
     noteChange(change);
   },
 
-  closed(event) {
-    setClosed(event.closed);
-    noteChange(event.change);
+  closed({ change, closed }) {
+    if (isNewest(change)) setClosed(closed);
+    noteChange(change);
   },
 
   history({ messages }) {
@@ -134,12 +135,15 @@ function catchUp({ change, afresh, messages, closed, mutes }) {
   for (const { author, client_id } of messages) {
     if (author.id === you.id) outbox.take(client_id);
   }
-  setClosed(closed);
-  mutedUntil = 0;
-  people.startMutes(mutes);
-  for (const { user, seconds } of mutes) mute(user, seconds);
-  showSilence();
-  if (!log.caughtUp(change, afresh)) askForChanges();
+  const isWhole = log.caughtUp(change, afresh);
+  if (isNewest(change)) {
+    setClosed(closed);
+    mutedUntil = 0;
+    people.startMutes(mutes);
+    for (const { user, seconds } of mutes) mute(user, seconds);
+    showSilence();
+    if (!isWhole) askForChanges();
+  }
   noticeNew();
   notePending();
 }
@@ -154,17 +158,29 @@ function showMessage(message) {
 
 // A number is missing in between: it happened while nobody told us.
 function noteChange(number) {
-  if (!log.noteChange(number) && caughtUp) askForChanges();
+  if (!log.noteChange(number)) askForChanges();
+}
+
+// What is told of who may write may be overtaken by what happened later. Then it is asked for, as it
+// is by then.
+function isNewest(change) {
+  if (change < silenceAt) {
+    askForChanges();
+    return false;
+  }
+  silenceAt = change;
+  return true;
 }
 
 function askForChanges() {
-  if (!asking) asking = live.send({ type: "changes", after: log.change });
+  if (caughtUp && !asking) asking = live.send({ type: "changes", after: log.change });
 }
 
 live.addEventListener("message", ({ detail }) => told[detail.type]?.(detail));
 live.addEventListener("state", () => {
   if (!live.isOpen) {
     caughtUp = asking = false;
+    silenceAt = 0;
     outbox.pause();
     older.disabled = false;
     log.expectOlder(false);

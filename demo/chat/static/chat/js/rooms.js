@@ -49,6 +49,9 @@ export class Rooms {
     for (const list of document.querySelectorAll("[data-room-list]")) {
       if (list.dataset.private !== String(room.private)) continue;
       const element = elementsOf(room.slug).find((each) => list.contains(each)) ?? this.#add(list, room);
+      // Told late, it is not what it is like now.
+      if (room.change < Number(element.dataset.state ?? 0)) continue;
+      element.dataset.state = room.change;
       element.querySelector(".closed-mark").hidden = !room.closed;
     }
   }
