@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 from headrace.exceptions import ConfigurationError, HandshakeError, LocalProtocolError
 from headrace.protocols._http1_grammar import (
     Field,
+    Framing,
     RequestLine,
     check_bytes,
     is_plain,
@@ -34,6 +35,7 @@ from headrace.protocols._http1_grammar import (
     parse_head,
     parse_request_line,
     parse_trailers,
+    recall_head,
 )
 from headrace.protocols._http1_response import (
     COMPLETE,
@@ -407,7 +409,8 @@ class Http1Engine:
         self._check_section(section)
         self._at = end + 4
         head = self._first_line + section
-        self._begin_request(self._line, head, head.split(b"\r\n"), now, events)
+        fields, framing = parse_head(self._line, head, head.split(b"\r\n"))
+        self._begin_request(self._line, fields, framing, now, events)
         self._first_line = b""
         return True
 
@@ -426,12 +429,14 @@ class Http1Engine:
     def _read_small_head(self, end: int, now: float, events: list[Event]) -> bool:
         """Read a head that is all there and far from the limits on bytes: nearly every one."""
         head = bytes(self._buffer[self._at : end + 4])
-        lines = head.split(b"\r\n")
-        if len(lines) - 3 > self._limits.header_count:
+        first = head.index(b"\r\n")
+        section = head[first:]
+        if section.count(b"\r\n") - 2 > self._limits.header_count:
             return False
-        line = parse_request_line(lines[0])
+        line = self._line = parse_request_line(head[:first])  # a refusal goes by the method, too
         self._at = end + 4
-        self._begin_request(line, head, lines, now, events)
+        fields, framing = recall_head(line, section) or parse_head(line, head, head.split(b"\r\n"))
+        self._begin_request(line, fields, framing, now, events)
         return True
 
     def _check_section(self, section: bytes) -> None:
@@ -447,10 +452,14 @@ class Http1Engine:
             )
 
     def _begin_request(
-        self, line: RequestLine, head: bytes, lines: list[bytes], now: float, events: list[Event]
+        self,
+        line: RequestLine,
+        headers: list[Field],
+        framing: Framing,
+        now: float,
+        events: list[Event],
     ) -> None:
-        self._line = line  # a refusal goes by the method, too
-        headers, (length, keep_alive, upgrade, expect_continue) = parse_head(line, head, lines)
+        length, keep_alive, upgrade, expect_continue = framing
         if length is None:
             self._part = CHUNK_LINE
         elif length:
