@@ -28,7 +28,7 @@ import functools
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, ParamSpec, TypeVar
 
 from .accounts import waits
@@ -383,11 +383,12 @@ class Hub:
             return
         # What waits for the end of the turn was sent before.
         self.end_burst()
-        if self._walk is not None:
-            self._reach_first(tuple(members))
         # A snapshot: taking an event may end a consumer, and other threads come and go.
+        members = members.copy()
+        if self._walk is not None:
+            self._reach_first(members)
         if len(members) > AT_ONCE and self._home is not None:
-            self._begin_walk(group, members.copy(), event)
+            self._begin_walk(group, members, event)
         else:
             self._put(group, list(members.values()), event)
 
@@ -436,7 +437,7 @@ class Hub:
     def _put_walk(self, walk: _Walk, sinks: list[Sink]) -> None:
         walk.full += self._put_each(walk.group, sinks, walk.copy_of_event)
 
-    def _reach_first(self, channels: tuple[str, ...]) -> None:
+    def _reach_first(self, channels: Collection[str]) -> None:
         """Let what is on its way to many handlers reach those of these channels now.
 
         They are about to get something that was sent later.
