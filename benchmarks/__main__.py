@@ -104,8 +104,9 @@ def _run(cells: list[dict[str, Any]], options: argparse.Namespace, scratch: Path
                         headers=headers,
                         all_cores=row.all_cores,
                     )
-                except BenchmarkError as error:
-                    cell["error"] = str(error)
+                except (BenchmarkError, OSError, ValueError) as error:
+                    # The other cells are not lost with this one.
+                    cell["error"] = str(error) or type(error).__name__
                 else:
                     cell["cell"] = asdict(found)
                 cells.append(cell)
