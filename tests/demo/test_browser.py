@@ -36,6 +36,7 @@ async def say(page, text):
 # --- Together ---
 
 
+@pytest.mark.main_path
 async def test_two_people_talk(site, room, person):
     maya = await (await person(site, "maya")).enter(room)
     jonas = await (await person(site, "jonas")).enter(room)
@@ -105,7 +106,6 @@ async def test_what_others_write_is_text_and_never_code(site, room, person):
     assert await maya.locator(".messages :is(img, script)").count() == 0
 
 
-@pytest.mark.main_path
 async def test_a_new_room_appears_for_everyone(site, person):
     maya = await person(site, "maya")
     lobby = await (await person(site, "jonas")).tab("/chat/")

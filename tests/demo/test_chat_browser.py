@@ -1,7 +1,5 @@
 """Conversations, changes, images and moderation of the chat in real browsers, with two people."""
 
-# ruff: noqa: F811 - fixtures come by their names
-
 import asyncio
 import json
 import re
@@ -9,19 +7,8 @@ import re
 import pytest
 from playwright.async_api import expect
 
-from .test_browser import (  # noqa: F401
-    DESKTOP,
-    PHONE,
-    Cable,
-    box,
-    chromium,
-    complaint,
-    connected,
-    person,
-    say,
-    texts,
-    violations,
-)
+from .browser import DESKTOP, PHONE, Cable, connected, violations
+from .test_browser import box, complaint, say, texts
 from .test_chat_changes import change
 from .test_chat_images import picture
 
