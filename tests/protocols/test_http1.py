@@ -426,7 +426,7 @@ def test_nothing_leaks_into_the_next_request() -> None:
     different = {
         name for name in Http1Engine.__slots__ if getattr(engine, name) != getattr(fresh, name)
     }
-    assert different == set()
+    assert different == {"_passed", "_request_at"}  # the bytes of the connection so far
 
 
 # --- responses ------------------------------------------------------------------------------------

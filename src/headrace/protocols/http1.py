@@ -230,9 +230,11 @@ class Http1Engine:
         "_line",
         "_output",
         "_part",
+        "_passed",
         "_paused",
         "_progress",
         "_received",
+        "_request_at",
         "_response",
         "_scanned",
         "_trailers",
@@ -260,6 +262,8 @@ class Http1Engine:
         self._buffer: bytes | bytearray = b""
         self._at = 0  # where the element begins that is read next
         self._scanned = 0  # how far _find has looked for its end
+        self._passed = 0  # bytes that were read and dropped from the buffer
+        self._request_at = 0  # where among all bytes the request began
         self._eof = False
         self._output: list[bytes] = []
         self._clock: float | None = now  # when the present state began; None: at the next call
@@ -355,9 +359,11 @@ class Http1Engine:
     def _compact(self) -> None:
         """Drop what was read: at once when it is all, else when it is worth a copy of the rest."""
         if self._at >= len(self._buffer):
+            self._passed += self._at
             self._buffer = b""
             self._at = self._scanned = 0
         elif self._at * 2 >= len(self._buffer):
+            self._passed += self._at
             self._buffer = self._buffer[self._at :]
             self._scanned = max(0, self._scanned - self._at)
             self._at = 0
@@ -409,6 +415,7 @@ class Http1Engine:
         self._check_section(section)
         self._at = end + 4
         head = self._first_line + section
+        self._request_at = self._passed + self._at - len(head)
         fields, framing = parse_head(self._line, head, head.split(b"\r\n"))
         self._begin_request(self._line, fields, framing, now, events)
         self._first_line = b""
@@ -434,6 +441,7 @@ class Http1Engine:
         if section.count(b"\r\n") - 2 > self._limits.header_count:
             return False
         line = self._line = parse_request_line(head[:first])  # a refusal goes by the method, too
+        self._request_at = self._passed + self._at
         self._at = end + 4
         fields, framing = recall_head(line, section) or parse_head(line, head, head.split(b"\r\n"))
         self._begin_request(line, fields, framing, now, events)
@@ -594,6 +602,16 @@ class Http1Engine:
             self._trailers = tuple(parse_trailers(section))
         self._at = end + 4
         self._part = END
+
+    @property
+    def read_bytes(self) -> int:
+        """What was read of the connection so far, without what waits here unread."""
+        return self._passed + self._at
+
+    @property
+    def request_bytes(self) -> int:
+        """What was read so far of the request at hand, its head included."""
+        return self._passed + self._at - self._request_at
 
     def unread(self) -> bytes:
         """Hand over the connection after an upgrade: give the bytes that belong to what follows.
@@ -809,6 +827,7 @@ class Http1Engine:
         return RequestFailed(status, reason)
 
     def _drop_input(self) -> None:
+        self._passed += self._at
         self._buffer = b""
         self._at = self._scanned = 0
         self.has_unread = False
