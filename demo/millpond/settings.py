@@ -54,6 +54,7 @@ INSTALLED_APPS = [
     "arena",
     "chat",
     "danmaku",
+    "polling",
     "quotes",
     "notifications",
 ]
@@ -180,3 +181,13 @@ DANMAKU_BURST = 5
 DANMAKU_PER_SECOND = 1
 DANMAKU_CROWD_S = 4
 DANMAKU_CROWD_PER_SECOND = 1_000
+
+# The four ways: messages of the feed that are kept, two minutes of them; how long a long poll waits
+# and a stream is silent; when a stream that broke comes again. Requests of an account in one
+# process: at once, then a second; and what it may leave open.
+POLLING_KEPT = 1_200
+POLLING_WAIT_S = 15
+POLLING_RETRY_MS = 1_000
+POLLING_BURST = 100
+POLLING_PER_SECOND = 50
+POLLING_OPEN = 24

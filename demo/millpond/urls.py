@@ -23,6 +23,7 @@ urlpatterns = [
     path("chat/", include("chat.urls")),
     path("danmaku/", include("danmaku.urls")),
     path("notifications/", include("notifications.urls")),
+    path("polling/", include("polling.urls")),
     path("quotes/", include("quotes.urls")),
     path("", include("accounts.urls")),
 ]

@@ -1,0 +1,290 @@
+"""The feed: what a gauge at the weir reads, ten times a second, for all processes.
+
+One process of all makes the messages, whoever holds the lease in the database; another goes on when
+it ends or dies. It sends each to the group ``FEED``, in which every process is once that has
+somebody who wants them, however many those are. What came last is kept there, so that whoever comes
+again gets what was missed, and a process that has missed something asks for it.
+
+A number is given to one message only, and numbers go up. After a crash the next ones are left out:
+nobody knows how many of them have been given.
+"""
+
+import asyncio
+import json
+import logging
+import math
+import os
+import socket
+import time
+from collections import deque
+from contextlib import asynccontextmanager, suppress
+from contextvars import Context
+from typing import NamedTuple
+
+from django.conf import settings
+from django.db import DatabaseError
+
+from headrace.db import database_sync_to_async
+from headrace.exceptions import ChannelFull, ChannelLayerUnavailable
+from headrace.layers import get_channel_layer
+from live.limits import Refused
+from polling.groups import FEED
+from polling.models import LEASE_S, Lease
+
+__all__ = ["RATES", "Feed", "Message", "feed", "reading"]
+
+logger = logging.getLogger(__name__)
+
+HZ = 10
+#: Messages a second, as a visitor may choose: of ten there is every first, second, fifth or tenth.
+RATES = (10, 5, 2, 1)
+#: How long a process looks for the lease, renews it, and listens for nobody.
+LOOK_S = 0.25
+RENEW_S = 0.4
+LINGER_S = 5.0
+#: How long a process may need to hear of the feed for the first time.
+FIRST_S = 5.0
+#: Numbers that may have been given by one who has died, and have not been written down.
+UNKNOWN = math.ceil((LEASE_S + 1) * HZ)
+
+FAILURES = (DatabaseError, ChannelFull, ChannelLayerUnavailable, OSError)
+
+
+class Message(NamedTuple):
+    """One message. The text is JSON, and the same in whichever way it is told."""
+
+    number: int
+    text: str
+
+
+def reading(number: int, now: float) -> Message:
+    """Return what the gauge reads, in millimetres, at a time in seconds since 1970."""
+    level_mm = 1200 + 180 * math.sin(now / 41) + 40 * math.sin(now / 7.3) + 6 * math.sin(now * 2.1)
+    born = round(now, 4)
+    text = json.dumps({"id": number, "born": born, "gauge": "weir", "level_mm": round(level_mm)})
+    return Message(number, text)
+
+
+class Feed:
+    """The feed as one process has it."""
+
+    def __init__(self, kept: int) -> None:
+        self.term = 0
+        #: The number of the last message; what is below ``begins`` is not kept, or was missed.
+        self.last = 0
+        self.begins = 1
+        self.messages: deque[Message] = deque(maxlen=kept)
+        #: Set while nothing is missing.
+        self.fresh = asyncio.Event()
+        self._news = {HZ // rate: asyncio.Event() for rate in RATES}
+        self._lookers = 0
+        self._task: asyncio.Task | None = None
+        #: Whether this process makes the messages, and until when it may, on the loop's clock.
+        self._makes = False
+        self._until = 0.0
+
+    # For whoever wants messages
+
+    @asynccontextmanager
+    async def looking(self):
+        """Hear of the feed meanwhile, and a little longer; Refused if it can't be had."""
+        self._lookers += 1
+        if self._task is None:
+            self.fresh.clear()
+            # In a context of its own: it outlives the request that began it.
+            self._task = asyncio.create_task(self._run(), context=Context())
+        try:
+            await asyncio.wait_for(self.fresh.wait(), FIRST_S)
+        except TimeoutError:
+            self._leave()
+            raise Refused(
+                "unavailable", "There is no feed just now. Try again.", retry_after_s=2
+            ) from None
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def since(self, after: int, every: int) -> list[Message]:
+        """Return what is kept after a number: of every 2, 5 or 10 messages one."""
+        found = []
+        for message in reversed(self.messages):
+            if message.number <= after:
+                break
+            if message.number % every == 0:
+                found.append(message)
+        return found[::-1]
+
+    def has_missed(self, after: int) -> bool:
+        """Whether there were messages after that number which are not kept any more."""
+        return after + 1 < self.begins
+
+    async def wait(self, after: int, every: int, patience_s: float) -> list[Message]:
+        """Return what there is after a number, or comes within a time; then nothing."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                while not (found := self.since(after, every)):
+                    await self._news[every].wait()
+                return found
+        return []
+
+    # From the group
+
+    def take(self, event: dict) -> bool:
+        """Take a message in, or all of them; return False if something before it is missing."""
+        if event["term"] < self.term:
+            return True  # of one whose time is over
+        self.term = event["term"]
+        messages = [Message(*each) for each in event["messages"]]
+        if event["type"] == "feed.whole":
+            if event["begins"] > self.last + 1:
+                self.messages.clear()
+                self.begins = event["begins"]
+                self.last = self.begins - 1
+            self.fresh.set()
+        elif not self.fresh.is_set() or event["before"] != self.last:
+            if messages[-1].number <= self.last:
+                return True
+            self.fresh.clear()
+            return False
+        self._keep([message for message in messages if message.number > self.last])
+        return True
+
+    def _keep(self, messages):
+        if not messages:
+            return
+        if len(self.messages) + len(messages) > self.messages.maxlen:
+            kept = [*self.messages, *messages][-self.messages.maxlen :]
+            self.begins = max(self.begins, kept[0].number)
+        self.messages.extend(messages)
+        self.last = messages[-1].number
+        for every, news in self._news.items():
+            if any(message.number % every == 0 for message in messages):
+                self._news[every] = asyncio.Event()
+                news.set()
+
+    # The process's part in it
+
+    def _leave(self):
+        self._lookers -= 1
+        if self._lookers == 0:
+            # Requests come and go: the next one is likely to be on its way.
+            asyncio.get_running_loop().call_later(LINGER_S, self._end)
+
+    def _end(self):
+        if self._lookers == 0 and self._task is not None:
+            task, self._task = self._task, None
+            task.cancel()
+
+    async def _run(self):
+        layer = get_channel_layer()
+        channel = await layer.new_channel("polling")
+        listening = asyncio.create_task(self._listen(layer, channel))
+        try:
+            while True:
+                try:
+                    await layer.group_add(FEED, channel)
+                    if not self.fresh.is_set():
+                        await layer.group_send(FEED, {"type": "feed.ask"})
+                    await self._make_if_nobody_does(layer, channel)
+                except FAILURES:
+                    logger.exception("the feed can't be had just now")
+                await asyncio.sleep(LOOK_S)
+        finally:
+            listening.cancel()
+            with suppress(asyncio.CancelledError):
+                await listening
+            await layer.group_discard(FEED, channel)
+
+    async def _listen(self, layer, channel):
+        while True:
+            try:
+                event = await layer.receive(channel)
+                if event["type"] == "feed.ask":
+                    if self._makes:
+                        await layer.group_send(FEED, self._whole())
+                elif not self.take(event):
+                    await layer.group_send(FEED, {"type": "feed.ask"})
+            except FAILURES:
+                logger.exception("the feed can't be heard just now")
+                self.fresh.clear()
+                await asyncio.sleep(LOOK_S)
+
+    def _whole(self):
+        return {
+            "type": "feed.whole",
+            "term": self.term,
+            "begins": self.begins,
+            "messages": list(self.messages),
+        }
+
+    async def _make_if_nobody_does(self, layer, holder):
+        began = asyncio.get_running_loop().time()
+        lease = await database_sync_to_async(Lease.objects.take)(
+            f"{socket.gethostname()}:{os.getpid()}:{holder}"[:200], time.time()
+        )
+        if lease is None:
+            return
+        self.term = lease.term
+        self._begin_at(lease.last if lease.exact else lease.last + UNKNOWN, exact=lease.exact)
+        lease.last = self.last
+        self._until = began + LEASE_S
+        self._makes = True
+        renewing = asyncio.create_task(self._renew(lease))
+        try:
+            await layer.group_send(FEED, self._whole())
+            await self._make(layer, lease)
+        finally:
+            self._makes = False
+            renewing.cancel()
+            with suppress(asyncio.CancelledError):
+                await renewing
+            try:
+                await database_sync_to_async(Lease.objects.give_back)(lease.term, lease.last)
+            except DatabaseError:  # then it runs out
+                logger.warning("the lease of the feed could not be given back", exc_info=True)
+
+    def _begin_at(self, last, *, exact):
+        """Go on from what is kept here, if it is all; or else after that number."""
+        if self.last != last if exact else not self.fresh.is_set() or self.last < last - UNKNOWN:
+            self.messages.clear()
+            self.last = max(last, self.last)
+            self.begins = self.last + 1
+        self.fresh.set()
+
+    async def _renew(self, lease):
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(RENEW_S)
+            began = loop.time()
+            try:
+                renewed = await database_sync_to_async(Lease.objects.renew)(
+                    lease.term, lease.last, time.time()
+                )
+            except DatabaseError:
+                logger.warning("the lease of the feed could not be renewed", exc_info=True)
+                continue
+            self._until = began + LEASE_S if renewed else 0.0
+
+    async def _make(self, layer, lease):
+        """Make messages at a steady rate, and not for a moment longer than the lease holds."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(1 / HZ - loop.time() % (1 / HZ))
+            if loop.time() >= self._until or self.term != lease.term:
+                return
+            message = reading(lease.last + 1, time.time())
+            event = {
+                "type": "feed.message",
+                "term": lease.term,
+                "before": lease.last,
+                "messages": [message],
+            }
+            lease.last = message.number
+            try:
+                await layer.group_send(FEED, event)
+            except (ChannelFull, ChannelLayerUnavailable) as error:
+                logger.warning("a message of the feed got lost on its way: %s", error)
+
+
+feed = Feed(settings.POLLING_KEPT)

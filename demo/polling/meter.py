@@ -1,0 +1,127 @@
+"""What one request, stream or WebSocket costs, measured where it happens.
+
+- Bytes: the server's own account, headers and frames included (see docs/observing.md).
+- Processor time: that of the thread, around each step of the tasks that serve it, and in the thread
+  that runs the synchronous parts of Django. What the server does before and after (reading from the
+  socket, parsing a request or a frame, writing) is in no task, and is not in here: see
+  ``Ledger``, which tells the whole process's beside it.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar
+from typing import Any
+from uuid import UUID
+
+from django.core.handlers.asgi import ASGIHandler
+
+from live.limits import Refused
+from polling.order import run_of
+
+__all__ = ["FRAMES", "METER", "Meter", "MeteredHandler", "metered"]
+
+#: The meter of what this code runs for: its tasks, and the threads that they call.
+METER: ContextVar["Meter | None"] = ContextVar("polling.meter", default=None)
+
+#: Frames that wait to be shown.
+FRAMES = 4
+
+
+class Meter:
+    """One request, stream or WebSocket."""
+
+    def __init__(self, run: UUID, way: str, traffic: Any) -> None:
+        self.run_id = run
+        self.way = way
+        #: The server's account; None where there is none, as over HTTP/2.
+        self.traffic = traffic
+        self.cpu_s = 0.0
+        #: The last frames of a WebSocket: called, they give what the page shows of them.
+        self.frames: deque[Callable[[], dict]] = deque(maxlen=FRAMES)
+        self.thread_began = 0.0
+        self.measuring = False
+
+    @property
+    def received_bytes(self) -> int:
+        return self.traffic.received_bytes if self.traffic else 0
+
+    @property
+    def sent_bytes(self) -> int:
+        return self.traffic.sent_bytes if self.traffic else 0
+
+    async def run(self, coroutine: Coroutine) -> Any:
+        """Await a coroutine, and measure what each of its steps takes."""
+        return await Steps(self, coroutine)
+
+
+class Steps:
+    """Runs a coroutine as ``await`` does, with a clock around each step."""
+
+    def __init__(self, meter: Meter, coroutine: Coroutine) -> None:
+        self.meter = meter
+        self.coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        step, argument = self.coroutine.send, None
+        while True:
+            try:
+                awaited = self.measured(step, argument)
+            except StopIteration as end:
+                return end.value
+            try:
+                step, argument = self.coroutine.send, (yield awaited)
+            except GeneratorExit:
+                self.coroutine.close()
+                raise
+            except BaseException as error:  # a cancellation, too, is for the coroutine
+                step, argument = self.coroutine.throw, error
+
+    def measured(self, step, argument):
+        meter = self.meter
+        if meter.measuring:  # inside of a step that is measured
+            return step(argument)
+        meter.measuring = True
+        began = time.thread_time()
+        try:
+            return step(argument)
+        finally:
+            meter.cpu_s += time.thread_time() - began
+            meter.measuring = False
+
+
+class MeteredHandler(ASGIHandler):
+    """Django, for requests that are measured: it answers each in a task of its own."""
+
+    async def run_get_response(self, request):
+        return await of_this(super().run_get_response(request))
+
+    async def send_response(self, response, send):
+        await of_this(super().send_response(response, send))
+
+
+async def of_this(coroutine):
+    meter = METER.get()
+    return await (coroutine if meter is None else meter.run(coroutine))
+
+
+def metered(way, application):
+    """Wrap an ASGI application that serves one of the four ways."""
+    from polling.ledger import ledger
+
+    async def app(scope, receive, send):
+        try:
+            run = run_of(scope)
+        except Refused:  # whoever answers says so
+            await application(scope, receive, send)
+            return
+        extension = scope.get("extensions", {}).get("headrace")
+        traffic = extension["traffic"](receive, send) if extension else None
+        with ledger.entry(Meter(run, way, traffic)) as meter:
+            token = METER.set(meter)
+            try:
+                await meter.run(application(scope, receive, send))
+            finally:
+                METER.reset(token)
+
+    return app
