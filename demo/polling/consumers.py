@@ -28,15 +28,23 @@ from polling.groups import page_group
 from polling.handshake import explained, frame_from_client, frame_to_client
 from polling.meter import METER
 from polling.order import Order, run_of
-from polling.visitors import visitors
+from polling.visitors import Visitors
 
-__all__ = ["FeedSocket", "FeedStream", "PageConsumer", "status_of"]
+__all__ = ["FeedSocket", "FeedStream", "PageConsumer", "status_of", "visitors"]
 
 #: The close code for what an account may not have more of.
 TOO_MANY = 4429
 
 #: A longer message of the page is taken, and not shown.
 FRAME_LENGTH = 200
+
+JSON = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+
+visitors = Visitors(
+    burst=settings.POLLING_BURST,
+    per_second=settings.POLLING_PER_SECOND,
+    open_at_once=settings.POLLING_OPEN,
+)
 
 STATUSES = {"rate": 429, "too_many": 429, "unavailable": 503}
 
@@ -71,8 +79,7 @@ class FeedStream(AsyncHttpConsumer):
                     await self.stream(order)
         except Refused as refused:
             status = 401 if refused.code == "not_logged_in" else status_of(refused)
-            headers = {b"content-type": b"application/json", b"cache-control": b"no-store"}
-            await self.send_response(status, as_json(refused), headers=headers)
+            await self.send_response(status, as_json(refused), headers=JSON)
 
     async def stream(self, order):
         await self.send_headers(
@@ -111,17 +118,17 @@ class FeedSocket(AsyncWebsocketConsumer):
     streaming = None
 
     async def connect(self):
+        self.places = ExitStack()
         try:
             order = Order.of_scope(self.scope)
         except Refused as refused:
-            await self.deny(400, as_json(refused), {b"content-type": b"application/json"})
+            await self.deny(400, as_json(refused), JSON)
             return
         await self.accept()
         self.meter = METER.get()
         self.allowance = Allowance(
             burst=settings.POLLING_BURST, per_second=settings.POLLING_PER_SECOND
         )
-        self.places = ExitStack()
         user = self.scope["user"]
         try:
             if not user.is_authenticated:
@@ -206,7 +213,7 @@ class PageConsumer(LiveConsumer):
         try:
             self.run = run_of(self.scope)
         except Refused as refused:
-            await self.deny(400, as_json(refused), {b"content-type": b"application/json"})
+            await self.deny(400, as_json(refused), JSON)
             return
         await super().connect()
 

@@ -16,10 +16,8 @@ import math
 import os
 import socket
 import time
-from collections import deque
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
-from typing import NamedTuple
 
 from django.conf import settings
 from django.db import DatabaseError
@@ -29,6 +27,7 @@ from headrace.exceptions import ChannelFull, ChannelLayerUnavailable
 from headrace.layers import get_channel_layer
 from live.limits import Refused
 from polling.groups import FEED
+from polling.kept import Kept, Message
 from polling.models import LEASE_S, Lease
 
 __all__ = ["RATES", "Feed", "Message", "feed", "reading"]
@@ -50,13 +49,6 @@ UNKNOWN = math.ceil((LEASE_S + 1) * HZ)
 FAILURES = (DatabaseError, ChannelFull, ChannelLayerUnavailable, OSError)
 
 
-class Message(NamedTuple):
-    """One message. The text is JSON, and the same in whichever way it is told."""
-
-    number: int
-    text: str
-
-
 def reading(number: int, now: float) -> Message:
     """Return what the gauge reads, in millimetres, at a time in seconds since 1970."""
     level_mm = 1200 + 180 * math.sin(now / 41) + 40 * math.sin(now / 7.3) + 6 * math.sin(now * 2.1)
@@ -65,18 +57,11 @@ def reading(number: int, now: float) -> Message:
     return Message(number, text)
 
 
-class Feed:
+class Feed(Kept):
     """The feed as one process has it."""
 
-    def __init__(self, kept: int) -> None:
-        self.term = 0
-        #: The number of the last message; what is below ``begins`` is not kept, or was missed.
-        self.last = 0
-        self.begins = 1
-        self.messages: deque[Message] = deque(maxlen=kept)
-        #: Set while nothing is missing.
-        self.fresh = asyncio.Event()
-        self._news = {HZ // rate: asyncio.Event() for rate in RATES}
+    def __init__(self, most: int) -> None:
+        super().__init__(most, (HZ // rate for rate in RATES))
         self._lookers = 0
         self._task: asyncio.Task | None = None
         #: Whether this process makes the messages, and until when it may, on the loop's clock.
@@ -94,74 +79,15 @@ class Feed:
             # In a context of its own: it outlives the request that began it.
             self._task = asyncio.create_task(self._run(), context=Context())
         try:
-            await asyncio.wait_for(self.fresh.wait(), FIRST_S)
-        except TimeoutError:
-            self._leave()
-            raise Refused(
-                "unavailable", "There is no feed just now. Try again.", retry_after_s=2
-            ) from None
-        try:
+            try:
+                await asyncio.wait_for(self.fresh.wait(), FIRST_S)
+            except TimeoutError:
+                raise Refused(
+                    "unavailable", "There is no feed just now. Try again.", retry_after_s=2
+                ) from None
             yield
         finally:
             self._leave()
-
-    def since(self, after: int, every: int) -> list[Message]:
-        """Return what is kept after a number: of every 2, 5 or 10 messages one."""
-        found = []
-        for message in reversed(self.messages):
-            if message.number <= after:
-                break
-            if message.number % every == 0:
-                found.append(message)
-        return found[::-1]
-
-    def has_missed(self, after: int) -> bool:
-        """Whether there were messages after that number which are not kept any more."""
-        return after + 1 < self.begins
-
-    async def wait(self, after: int, every: int, patience_s: float) -> list[Message]:
-        """Return what there is after a number, or comes within a time; then nothing."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience_s):
-                while not (found := self.since(after, every)):
-                    await self._news[every].wait()
-                return found
-        return []
-
-    # From the group
-
-    def take(self, event: dict) -> bool:
-        """Take a message in, or all of them; return False if something before it is missing."""
-        if event["term"] < self.term:
-            return True  # of one whose time is over
-        self.term = event["term"]
-        messages = [Message(*each) for each in event["messages"]]
-        if event["type"] == "feed.whole":
-            if event["begins"] > self.last + 1:
-                self.messages.clear()
-                self.begins = event["begins"]
-                self.last = self.begins - 1
-            self.fresh.set()
-        elif not self.fresh.is_set() or event["before"] != self.last:
-            if messages[-1].number <= self.last:
-                return True
-            self.fresh.clear()
-            return False
-        self._keep([message for message in messages if message.number > self.last])
-        return True
-
-    def _keep(self, messages):
-        if not messages:
-            return
-        if len(self.messages) + len(messages) > self.messages.maxlen:
-            kept = [*self.messages, *messages][-self.messages.maxlen :]
-            self.begins = max(self.begins, kept[0].number)
-        self.messages.extend(messages)
-        self.last = messages[-1].number
-        for every, news in self._news.items():
-            if any(message.number % every == 0 for message in messages):
-                self._news[every] = asyncio.Event()
-                news.set()
 
     # The process's part in it
 
@@ -226,8 +152,9 @@ class Feed:
         if lease is None:
             return
         self.term = lease.term
-        self._begin_at(lease.last if lease.exact else lease.last + UNKNOWN, exact=lease.exact)
-        lease.last = self.last
+        given = lease.last if lease.exact else max(lease.last, self.last) + UNKNOWN
+        self.begin_at(given, exact=lease.exact)
+        lease.last = given
         self._until = began + LEASE_S
         self._makes = True
         renewing = asyncio.create_task(self._renew(lease))
@@ -243,14 +170,6 @@ class Feed:
                 await database_sync_to_async(Lease.objects.give_back)(lease.term, lease.last)
             except DatabaseError:  # then it runs out
                 logger.warning("the lease of the feed could not be given back", exc_info=True)
-
-    def _begin_at(self, last, *, exact):
-        """Go on from what is kept here, if it is all; or else after that number."""
-        if self.last != last if exact else not self.fresh.is_set() or self.last < last - UNKNOWN:
-            self.messages.clear()
-            self.last = max(last, self.last)
-            self.begins = self.last + 1
-        self.fresh.set()
 
     async def _renew(self, lease):
         loop = asyncio.get_running_loop()
@@ -277,10 +196,11 @@ class Feed:
             event = {
                 "type": "feed.message",
                 "term": lease.term,
-                "before": lease.last,
+                "before": self.last,
                 "messages": [message],
             }
             lease.last = message.number
+            self.keep([message])  # whatever becomes of the event on its way round
             try:
                 await layer.group_send(FEED, event)
             except (ChannelFull, ChannelLayerUnavailable) as error:

@@ -7,9 +7,8 @@
   ``Ledger``, which tells the whole process's beside it.
 """
 
-import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
@@ -18,6 +17,7 @@ from django.core.handlers.asgi import ASGIHandler
 
 from live.limits import Refused
 from polling.order import run_of
+from polling.steps import Steps
 
 __all__ = ["FRAMES", "METER", "Meter", "MeteredHandler", "metered"]
 
@@ -53,41 +53,6 @@ class Meter:
     async def run(self, coroutine: Coroutine) -> Any:
         """Await a coroutine, and measure what each of its steps takes."""
         return await Steps(self, coroutine)
-
-
-class Steps:
-    """Runs a coroutine as ``await`` does, with a clock around each step."""
-
-    def __init__(self, meter: Meter, coroutine: Coroutine) -> None:
-        self.meter = meter
-        self.coroutine = coroutine
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        step, argument = self.coroutine.send, None
-        while True:
-            try:
-                awaited = self.measured(step, argument)
-            except StopIteration as end:
-                return end.value
-            try:
-                step, argument = self.coroutine.send, (yield awaited)
-            except GeneratorExit:
-                self.coroutine.close()
-                raise
-            except BaseException as error:  # a cancellation, too, is for the coroutine
-                step, argument = self.coroutine.throw, error
-
-    def measured(self, step, argument):
-        meter = self.meter
-        if meter.measuring:  # inside of a step that is measured
-            return step(argument)
-        meter.measuring = True
-        began = time.thread_time()
-        try:
-            return step(argument)
-        finally:
-            meter.cpu_s += time.thread_time() - began
-            meter.measuring = False
 
 
 class MeteredHandler(ASGIHandler):

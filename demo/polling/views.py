@@ -7,10 +7,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from live.limits import Refused
-from polling.consumers import status_of
+from polling.consumers import status_of, visitors
 from polling.feed import RATES, feed
 from polling.order import Order
-from polling.visitors import visitors
 
 __all__ = ["page", "poll", "wait"]
 

@@ -4,11 +4,9 @@ import time
 from collections import Counter, OrderedDict
 from contextlib import contextmanager
 
-from django.conf import settings
-
 from live.limits import Allowance, Refused
 
-__all__ = ["Visitors", "visitors"]
+__all__ = ["Visitors"]
 
 
 class Visitors:
@@ -50,10 +48,3 @@ class Visitors:
             self._open[user_id] -= 1
             if not self._open[user_id]:
                 del self._open[user_id]
-
-
-visitors = Visitors(
-    burst=settings.POLLING_BURST,
-    per_second=settings.POLLING_PER_SECOND,
-    open_at_once=settings.POLLING_OPEN,
-)
