@@ -1,5 +1,7 @@
 """What passed for one request or one WebSocket: held to what a client has sent and read."""
 
+import asyncio
+
 import pytest
 
 from tests.documented import documented
@@ -114,6 +116,48 @@ async def test_behind_a_middleware_there_is_none():
     async with serving(application) as server, connected(server) as client:
         await client.get()
     assert asked == [None, None]
+
+
+async def test_a_response_without_an_end_learns_that_the_server_stops():
+    asked = []
+
+    async def stream(scope, receive, send):
+        async def other(message):
+            await send(message)
+
+        draining = scope["extensions"]["headrace"]["draining"]
+        await send({"type": "http.response.start", "status": 200})
+        while not draining(receive, send):
+            asked.append(draining(receive, other))
+            await send({"type": "http.response.body", "body": b"more", "more_body": True})
+            await asyncio.sleep(0.01)
+        await send({"type": "http.response.body", "body": b"last"})
+
+    async with serving(stream, shutdown_timeout_s=15) as server, connected(server) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        await client.read_head()
+        chunks = client.chunks()
+        assert await anext(chunks) == b"more"
+        stopping = asyncio.create_task(server.stop())
+        assert [chunk async for chunk in chunks][-1] == b"last"
+        await stopping
+    assert set(asked) == {False}
+
+
+async def test_a_websocket_learns_it_too():
+    answers = []
+
+    async def application(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        answers.append(scope["extensions"]["headrace"]["draining"](receive, send))
+        await receive()
+        answers.append(scope["extensions"]["headrace"]["draining"](receive, send))
+
+    async with serving(application) as server, connected(server) as client:
+        await client.open_websocket()
+        await server.stop()
+    assert answers == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,11 @@ class Exchange(Inbox):
         return self._task
 
     @property
+    def draining(self) -> bool:
+        """Whether the server waits for this response, to stop."""
+        return self._runtime.draining
+
+    @property
     def traffic(self) -> RequestTraffic | None:
         """The account of this request; None where there can be none."""
         if self._traffic is None and not (self._answered or self._gone):

@@ -1,5 +1,7 @@
 """What has passed between us and a client for one request or one WebSocket, in bytes.
 
+And whether it had better come to its end: both are for applications that ask.
+
 Rules of this file:
 
 - Bytes are those on the wire, inside TLS: request line, headers, chunks and frames included.
@@ -11,7 +13,7 @@ from typing import Any, Protocol
 
 from .runtime import Receive, Send
 
-__all__ = ["RequestTraffic", "Traffic", "traffic_behind"]
+__all__ = ["RequestTraffic", "Traffic", "draining_behind", "traffic_behind"]
 
 
 class Traffic(Protocol):
@@ -84,8 +86,33 @@ def traffic_behind(receive: Receive, send: Send) -> Traffic | None:
     together with those of others. A WebSocket over HTTP/2 has its frames counted, and nothing
     else.
     """
+    owner = _owner(receive, send)
+    return None if owner is None else owner.traffic
+
+
+def draining_behind(receive: Receive, send: Send) -> bool:
+    """Say whether the server that these are of has begun to stop, or this worker to be replaced.
+
+    It waits for responses that are under way. One without an end, such as an event stream, comes
+    to it when the application asks now and then, and ends it; its client comes again.
+    """
+    owner = _owner(receive, send)
+    return owner is not None and owner.draining
+
+
+class _Owner(Protocol):
+    """A request or a WebSocket, whose methods an application was given."""
+
+    @property
+    def traffic(self) -> Traffic | None: ...
+
+    @property
+    def draining(self) -> bool: ...
+
+
+def _owner(receive: Receive, send: Send) -> _Owner | None:
     owner: Any = getattr(send, "__self__", None)
-    if owner is None or getattr(owner, "send", None) != send or owner.receive != receive:
+    if not hasattr(owner, "draining") or owner.send != send or owner.receive != receive:
         return None
-    traffic: Traffic | None = getattr(owner, "traffic", None)
-    return traffic
+    whose: _Owner = owner
+    return whose

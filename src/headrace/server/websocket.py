@@ -44,7 +44,7 @@ from .inbox import Inbox
 from .limits import BYTES, FAILURES, IDLE, MESSAGES, Pace
 from .outbox import HIGH_WATER_BYTES, Outbox, SlowClientPolicy
 from .runtime import Address, Message, Receive, Runtime, Scope, Send
-from .traffic import traffic_behind
+from .traffic import draining_behind, traffic_behind
 
 __all__ = ["EXTENSION", "Opening", "Phase", "WebSocketStream", "lane_behind"]
 
@@ -941,7 +941,12 @@ class WebSocketStream(Inbox):
         """The application's."""
         return self._task
 
-    # The account of its traffic
+    # What an application asks of it
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server is about to close it, to stop."""
+        return self._runtime.draining
 
     @property
     def traffic(self) -> "WebSocketStream":
@@ -992,6 +997,7 @@ def lane_behind(receive: Receive, send: Send) -> WebSocketStream | None:
 EXTENSION: dict[str, Any] = {
     "lane": lane_behind,
     "connection_id": connection_id,
+    "draining": draining_behind,
     "traffic": traffic_behind,
 }
 
