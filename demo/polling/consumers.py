@@ -64,7 +64,7 @@ class FeedStream(AsyncHttpConsumer):
 
     async def handle(self, body):
         # In a task of its own, beside the one that hears whether the client leaves.
-        meter = METER.get()
+        meter = METER.get()  # None: what it asks for makes no sense, and that is the answer
         await (self.answer() if meter is None else meter.run(self.answer()))
 
     async def answer(self):
@@ -95,13 +95,16 @@ class FeedStream(AsyncHttpConsumer):
         if feed.has_missed(told):
             first += "event: missed\ndata:\n"
         await self.tell(first)
-        while True:
+        meter = METER.get()
+        while not meter.draining():
             messages = await feed.wait(told, order.every, settings.POLLING_WAIT_S)
             if messages:
                 told = messages[-1].number
                 await self.tell("\n".join(f"id: {m.number}\ndata: {m.text}\n" for m in messages))
             else:
                 await self.tell(": nothing new\n")  # or a proxy takes it for dead
+        # The server stops, and would wait. The browser comes again, to whoever serves then.
+        await self.send_body(b"")
 
     async def tell(self, text):
         await self.send_body(f"{text}\n".encode(), more_body=True)

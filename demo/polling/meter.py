@@ -10,6 +10,7 @@
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +25,7 @@ __all__ = ["FRAMES", "METER", "Meter", "MeteredHandler", "metered"]
 #: The meter of what this code runs for: its tasks, and the threads that they call.
 METER: ContextVar["Meter | None"] = ContextVar("polling.meter", default=None)
 
+NOTHING = {"traffic": lambda *of_whom: None, "draining": lambda *of_whom: False}
 #: Frames that wait to be shown.
 FRAMES = 4
 
@@ -31,11 +33,13 @@ FRAMES = 4
 class Meter:
     """One request, stream or WebSocket."""
 
-    def __init__(self, run: UUID, way: str, traffic: Any) -> None:
+    def __init__(self, run: UUID, way: str, traffic: Any, draining: Callable[[], bool]) -> None:
         self.run_id = run
         self.way = way
         #: The server's account; None where there is none, as over HTTP/2.
         self.traffic = traffic
+        #: Whether the server has begun to stop, and waits for a response to end.
+        self.draining = draining
         self.cpu_s = 0.0
         #: The last frames of a WebSocket: called, they give what the page shows of them.
         self.frames: deque[Callable[[], dict]] = deque(maxlen=FRAMES)
@@ -80,9 +84,11 @@ def metered(way, application):
         except Refused:  # whoever answers says so
             await application(scope, receive, send)
             return
-        extension = scope.get("extensions", {}).get("headrace")
-        traffic = extension["traffic"](receive, send) if extension else None
-        with ledger.entry(Meter(run, way, traffic)) as meter:
+        # Another server knows neither what has passed nor how to say that it stops.
+        extension = scope.get("extensions", {}).get("headrace") or NOTHING
+        traffic = extension["traffic"](receive, send)
+        draining = partial(extension["draining"], receive, send)
+        with ledger.entry(Meter(run, way, traffic, draining)) as meter:
             token = METER.set(meter)
             try:
                 await meter.run(application(scope, receive, send))
