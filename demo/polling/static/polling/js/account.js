@@ -95,6 +95,8 @@ export class Clock {
     const error = (heard - asked) / 2;
     if (error > this.error) return;
     this.error = error;
-    this.offset = now * 1000 - (performance.timeOrigin + asked + error);
+    const offset = now * 1000 - (performance.timeOrigin + asked + error);
+    // Within the error the two clocks agree, as those of one machine do: then nothing is set.
+    this.offset = Math.abs(offset) <= error ? 0 : offset;
   }
 }

@@ -100,7 +100,7 @@ export class Plots {
           ...ways.map(([name, label]) => ({
             label,
             stroke: () => this.#colour(`--way-${name}`),
-            width: name === "socket" ? 3 : 2,
+            width: name === "socket" ? 4 : 2,
             dash: DASHES[name],
             points: { show: false },
           })),

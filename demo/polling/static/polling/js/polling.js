@@ -157,7 +157,8 @@ const plots = new Plots(
     },
     { title: gettext("Delay, ms"), least: 20, format: number, value: ({ delay }) => delay },
   ],
-  NAMES.map((name) => [name, labels[name]]),
+  // The last is on top: a dotted line shows over a thick one.
+  ["poll", "wait", "socket", "stream"].map((name) => [name, labels[name]]),
 );
 
 const before = {};
