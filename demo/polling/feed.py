@@ -67,6 +67,8 @@ class Feed(Kept):
         #: Whether this process makes the messages, and until when it may, on the loop's clock.
         self._makes = False
         self._until = 0.0
+        #: In which term this process has given a number last, and which.
+        self._given = 0, 0
 
     # For whoever wants messages
 
@@ -152,9 +154,12 @@ class Feed(Kept):
         if lease is None:
             return
         self.term = lease.term
-        given = lease.last if lease.exact else max(lease.last, self.last) + UNKNOWN
-        self.begin_at(given, exact=lease.exact)
-        lease.last = given
+        if not lease.exact and self._given[0] == lease.term - 1:
+            # It was ours, and ran out while this process stood still: then we know.
+            lease.exact, lease.last = True, self._given[1]
+        if not lease.exact:
+            lease.last = max(lease.last, self.last) + UNKNOWN
+        self.begin_at(lease.last, exact=lease.exact)
         self._until = began + LEASE_S
         self._makes = True
         renewing = asyncio.create_task(self._renew(lease))
@@ -200,6 +205,7 @@ class Feed(Kept):
                 "messages": [message],
             }
             lease.last = message.number
+            self._given = lease.term, lease.last
             self.keep([message])  # whatever becomes of the event on its way round
             try:
                 await layer.group_send(FEED, event)

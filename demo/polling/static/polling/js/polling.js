@@ -268,7 +268,6 @@ const frameShownAt = { page: -Infinity, server: -Infinity };
 const told = {
   welcome({ you }) {
     if (String(you) !== page.dataset.you) {
-      stop("");
       live.stop(SOMEBODY_ELSE);
       return;
     }
@@ -297,6 +296,9 @@ const told = {
 };
 
 live.addEventListener("message", ({ detail }) => told[detail.type]?.(detail));
+live.addEventListener("state", () => {
+  if (live.state === "stopped") stop(live.reason); // logged out, say
+});
 
 const form = page.querySelector(".say");
 form.addEventListener("submit", (event) => {
