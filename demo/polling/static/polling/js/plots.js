@@ -75,7 +75,7 @@ export class Plots {
         height: Math.max(body.clientHeight, 100),
         legend: { show: false },
         cursor: { show: false },
-        padding: [8, 12, 0, 0],
+        padding: [8, 28, 0, 0],
         scales: {
           y: { range: (_, least, most) => [0, Math.max((most ?? 0) * 1.1, definition.least)] },
         },
