@@ -169,17 +169,21 @@ class FeedSocket(AsyncWebsocketConsumer):
 
     async def stream(self, order):
         try:
-            async with feed.looking():
-                told = feed.last if order.after is None else order.after
-                if feed.has_missed(told):
-                    await self.send(text_data='{"missed": true}')
-                with suppress(OSError):  # the client is gone; disconnect() follows
-                    while True:
-                        for message in await feed.wait(told, order.every, settings.POLLING_WAIT_S):
-                            told = message.number
-                            await self.send_frame(message.text)
+            # An OSError: the client is gone; disconnect() follows.
+            with suppress(OSError):
+                async with feed.looking():
+                    await self.tell(order)
         except Refused as refused:
             await self.close(1013, str(refused))
+
+    async def tell(self, order):
+        told = feed.last if order.after is None else order.after
+        if feed.has_missed(told):
+            await self.send(text_data='{"missed": true}')
+        while True:
+            for message in await feed.wait(told, order.every, settings.POLLING_WAIT_S):
+                told = message.number
+                await self.send_frame(message.text)
 
     async def send_frame(self, text):
         before = self.meter.sent_bytes
@@ -204,7 +208,7 @@ class FeedSocket(AsyncWebsocketConsumer):
 
     def note_frame(self, explain, text, **known):
         # Explained when the page is told: that is no cost of the WebSocket.
-        self.meter.frames.append(partial(explain, text, **known))
+        self.meter.frames[explain] = partial(explain, text, **known)
 
 
 class PageConsumer(LiveConsumer):

@@ -12,15 +12,18 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import contextmanager
 from contextvars import Context
+from functools import partial
 from uuid import UUID
 
 from headrace.exceptions import ChannelFull, ChannelLayerUnavailable
 from headrace.layers import get_channel_layer
 from live.events import for_browsers
+from live.limits import Refused
 from polling.groups import page_group
-from polling.meter import FRAMES, Meter
+from polling.meter import METER, Meter
+from polling.order import run_of
 
-__all__ = ["Ledger", "ledger"]
+__all__ = ["Ledger", "ledger", "metered"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,10 @@ REPORT_S = 0.5
 #: After so long without anything new a page is forgotten; and so many are known at most.
 FORGET_S = 60.0
 MOST = 500
+#: Frames that are told of at once.
+FRAMES = 8
+# What another server says: it knows neither what has passed nor that it stops.
+NOTHING = {"traffic": lambda *of_whom: None, "draining": lambda *of_whom: False}
 
 
 class Account:
@@ -49,7 +56,7 @@ class Account:
 
     def close(self, meter: Meter) -> None:
         self.open.discard(meter)
-        self.frames += meter.frames
+        self.frames += meter.frames.values()
         add(self.sums, meter)
 
 
@@ -113,7 +120,7 @@ class Ledger:
         """Return what is to be told of an account; None if nothing has changed."""
         frames, account.frames = account.frames, []
         for meter in account.open:
-            frames += meter.frames
+            frames += meter.frames.values()
             meter.frames.clear()
         totals = account.totals()
         if totals == account.told and not frames:
@@ -129,3 +136,25 @@ class Ledger:
 
 
 ledger = Ledger()
+
+
+def metered(way, application):
+    """Wrap an ASGI application that serves one of the four ways."""
+
+    async def app(scope, receive, send):
+        try:
+            run = run_of(scope)
+        except Refused:  # whoever answers says so
+            await application(scope, receive, send)
+            return
+        extension = scope.get("extensions", {}).get("headrace") or NOTHING
+        traffic = extension["traffic"](receive, send)
+        draining = partial(extension["draining"], receive, send)
+        with ledger.entry(Meter(run, way, traffic, draining)) as meter:
+            token = METER.set(meter)
+            try:
+                await meter.run(application(scope, receive, send))
+            finally:
+                METER.reset(token)
+
+    return app

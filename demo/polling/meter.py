@@ -7,27 +7,19 @@
   ``Ledger``, which tells the whole process's beside it.
 """
 
-from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 from django.core.handlers.asgi import ASGIHandler
 
-from live.limits import Refused
-from polling.order import run_of
 from polling.steps import Steps
 
-__all__ = ["FRAMES", "METER", "Meter", "MeteredHandler", "metered"]
+__all__ = ["METER", "Meter", "MeteredHandler"]
 
 #: The meter of what this code runs for: its tasks, and the threads that they call.
 METER: ContextVar["Meter | None"] = ContextVar("polling.meter", default=None)
-
-NOTHING = {"traffic": lambda *of_whom: None, "draining": lambda *of_whom: False}
-#: Frames that wait to be shown.
-FRAMES = 4
 
 
 class Meter:
@@ -41,8 +33,8 @@ class Meter:
         #: Whether the server has begun to stop, and waits for a response to end.
         self.draining = draining
         self.cpu_s = 0.0
-        #: The last frames of a WebSocket: called, they give what the page shows of them.
-        self.frames: deque[Callable[[], dict]] = deque(maxlen=FRAMES)
+        #: The last frame of a WebSocket each way: called, it gives what the page shows of it.
+        self.frames: dict[object, Callable[[], dict]] = {}
         self.thread_began = 0.0
         self.measuring = False
 
@@ -72,27 +64,3 @@ class MeteredHandler(ASGIHandler):
 async def of_this(coroutine):
     meter = METER.get()
     return await (coroutine if meter is None else meter.run(coroutine))
-
-
-def metered(way, application):
-    """Wrap an ASGI application that serves one of the four ways."""
-    from polling.ledger import ledger
-
-    async def app(scope, receive, send):
-        try:
-            run = run_of(scope)
-        except Refused:  # whoever answers says so
-            await application(scope, receive, send)
-            return
-        # Another server knows neither what has passed nor how to say that it stops.
-        extension = scope.get("extensions", {}).get("headrace") or NOTHING
-        traffic = extension["traffic"](receive, send)
-        draining = partial(extension["draining"], receive, send)
-        with ledger.entry(Meter(run, way, traffic, draining)) as meter:
-            token = METER.set(meter)
-            try:
-                await meter.run(application(scope, receive, send))
-            finally:
-                METER.reset(token)
-
-    return app

@@ -4,7 +4,8 @@ from django.urls import path
 
 from headrace.auth import AuthMiddlewareStack
 from polling.consumers import FeedSocket, FeedStream, PageConsumer
-from polling.meter import MeteredHandler, metered
+from polling.ledger import metered
+from polling.meter import MeteredHandler
 
 __all__ = ["http_urlpatterns", "websocket_urlpatterns"]
 
