@@ -1,5 +1,7 @@
 import sys
 import zlib
+from random import Random
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.frames import Frame, Opcode
 
 from headrace.exceptions import ConfigurationError, RemoteProtocolError
-from headrace.protocols.deflate import DeflateFactory
+from headrace.protocols.deflate import Deflate, DeflateFactory
 from headrace.protocols.extensions import negotiate, parse_offers
 from headrace.protocols.websocket import CloseReceived, ConnectionFailed, Limits, WebSocketEngine
 from headrace.testing.extensions import ExtensionConformance
@@ -400,17 +402,40 @@ class TestInTheEngine:
             (event,) = wire.feed(self.engine(message_bytes=100), bomb, step=step)
             assert event.reason == "message that inflates to more, the limit is 100"
 
-    def test_a_kilobyte_that_is_a_megabyte_of_work_is_counted_and_read_alone(self):
+    def test_a_kilobyte_that_is_a_megabyte_of_work_is_counted_and_read_in_pieces(self):
         engine = self.engine()
         large = wire.frame(wire.BINARY, deflated(bytes(1 << 20)), rsv=0x40)
-        events = engine.receive(large * 3, 0.0)
-        for number in (1, 2, 3):
-            assert [len(event) for event in events] == [1 << 20]
-            assert engine.has_unread == (number < 3)
-            assert engine.fragments == 4096
-            engine.fragments = 0
-            events = engine.receive(b"", 0.0)
-        assert events == []
+        read, data = [], large * 3
+        while data or engine.has_unread:
+            events = engine.receive(data, 0.0)
+            # No call inflates more than half a MiB, and a little.
+            assert 0 < engine.fragments <= 2200
+            read.append((len(events), engine.fragments))
+            engine.fragments, data = 0, b""
+        assert sum(count for count, _ in read) == 3
+        assert sum(fragments for _, fragments in read) in range(3 * 4090, 3 * 4096 + 1)
+
+    def test_pieces_grow_where_the_message_does_not(self):
+        # Text that is half as long compressed takes few calls of zlib, and one of the engine.
+        engine = self.engine()
+        words = Random(1).randbytes(60_000).hex().encode()
+        data = deflated(words)
+        assert len(data) > 50_000
+        calls = []
+        decode = Deflate.decode
+        with mock.patch.object(
+            Deflate,
+            "decode",
+            lambda self, data, **options: calls.append(len(data)) or decode(self, data, **options),
+        ):
+            events = []
+            left = wire.frame(wire.BINARY, data, rsv=0x40)
+            while left or engine.has_unread:
+                events += engine.receive(left, 0.0)
+                engine.fragments, left = 0, b""
+        assert events == [words]
+        assert calls[:4] == [512, 1024, 2048, 4096]
+        assert max(calls) == 4096
 
     def test_text_is_checked_while_it_is_inflated(self):
         engine = self.engine()

@@ -351,10 +351,10 @@ class TestHostileRequests:
             lines = headers({name: make(size)})
             best = 1e9
             for _ in range(3):
-                started = time.perf_counter()
+                started = time.process_time()
                 with contextlib.suppress(HandshakeError):
                     parse_handshake("GET", "1.1", lines).accept(extensions=[DeflateFactory()])
-                best = min(best, time.perf_counter() - started)
+                best = min(best, time.process_time() - started)
             return best
 
         assert seconds(32_000) < 250 * seconds(1_000) + 0.01

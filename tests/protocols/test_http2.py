@@ -179,6 +179,22 @@ def test_a_call_takes_so_many_frames_and_goes_on():
     assert stream.unconsumed == 300
 
 
+def test_a_call_begins_a_few_requests_for_each_is_dear():
+    # A request, with what comes of it, takes as long as twenty small frames.
+    talk = Talk()
+    block = hpack.Encoder().encode(REQUEST)
+    requests = b"".join(
+        frame(HEADERS, 5, stream, block) + frame(RST_STREAM, 0, stream, b"\0\0\0\x08")
+        for stream in range(1, 41, 2)
+    )
+    calls, events = [], talk.say(requests)
+    while events:
+        calls.append(sum(isinstance(event, StreamOpened) for event in events))
+        events = talk.say(b"") if talk.engine.has_unread else []
+    assert sum(calls) == 20
+    assert max(calls) <= 7
+
+
 def test_equal_requests_are_equal_however_they_were_read():
     # The first enters the table, the second is read from it, the third is known already.
     talk = Talk()

@@ -748,9 +748,9 @@ class TestCost:
             best = 1e9
             for _ in range(2):
                 engine = WebSocketEngine(0.0, limits=Limits(fragments=1 << 30))
-                started = time.perf_counter()
+                started = time.process_time()
                 feed(engine, data, step=step)
-                best = min(best, time.perf_counter() - started)
+                best = min(best, time.process_time() - started)
             return best
 
         assert seconds(16_000) < 160 * seconds(500) + 0.01

@@ -102,6 +102,40 @@ async def test_what_inflates_a_thousandfold_is_read_once_a_turn(monkeypatch):
     assert 40 <= len(turns) <= 100
 
 
+async def test_who_was_much_work_is_read_in_line_until_it_is_little(monkeypatch):
+    aside = []
+    put_aside = WebSocketStream._put_aside
+    monkeypatch.setattr(
+        WebSocketStream,
+        "_put_aside",
+        lambda self, data: aside.append(len(data)) or put_aside(self, data),
+    )
+    deflate = zlib.compressobj(9, wbits=-15)
+    large = deflate.compress(bytes(MEGABYTE // 2)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    bomb, small = frame(0x40 | BINARY, large[:-4]), frame(TEXT, b"x")
+    async with serving(echo) as server, connected(server) as client:
+        await client.open_websocket("/", DEFLATE)
+
+        async def say(message, *, waits):
+            """Say it alone, and see whether it was read at once or had to wait."""
+            aside.clear()
+            await client.send(message)
+            await client.read_frame()
+            assert bool(aside) == waits
+
+        # What a client that compresses sends may be much, and the first shows whether it is.
+        await say(small, waits=True)
+        await say(small, waits=False)
+        await say(bomb, waits=False)
+        await say(bomb, waits=True)
+        await say(small, waits=True)
+        stream = connection_of(server)
+        stream._due = 0.0  # as in a second
+        await say(small, waits=True)
+        await say(small, waits=False)
+        assert server.counters.messages_received == 7
+
+
 async def test_tiny_chunks_are_read_once_a_turn(monkeypatch):
     turns = []
     go_on = Exchange._go_on

@@ -6,7 +6,7 @@ import contextvars
 import anyio
 import pytest
 
-from headrace.server.inbox import Inbox
+from headrace.server.inbox import Inbox, breathe
 from headrace.server.turn import Turn
 
 
@@ -265,3 +265,29 @@ async def test_in_debug_mode():
     await waiting(inbox)
     put(inbox, "event")
     assert await task == "event"
+
+
+async def test_a_sender_that_breathes_goes_on_in_line():
+    loop = asyncio.get_running_loop()
+    turn = Turn(loop, clock=lambda: 0.0)
+    log = []
+
+    async def sender(name):
+        for part in range(2):
+            log.append((name, part))
+            await breathe(turn)
+
+    first, second = asyncio.create_task(sender("a")), asyncio.create_task(sender("b"))
+    await asyncio.sleep(0)
+    turn.later(lambda: log.append("another"))
+    await asyncio.gather(first, second)
+    assert log == [("a", 0), ("b", 0), ("a", 1), ("b", 1), "another"]
+
+
+async def test_a_sender_can_be_cancelled_while_it_breathes():
+    turn = Turn(asyncio.get_running_loop())
+    task = asyncio.create_task(breathe(turn))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

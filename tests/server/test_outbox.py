@@ -41,6 +41,13 @@ class Turn:
     def write(self, writable):
         self.noted.append(writable)
 
+    @property
+    def loop(self):
+        return asyncio.get_running_loop()
+
+    def later(self, work):
+        self.loop.call_soon(work)
+
     def end(self):
         noted, self.noted = self.noted, []
         for writable in noted:

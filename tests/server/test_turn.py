@@ -1,6 +1,6 @@
 import pytest
 
-from headrace.server.turn import SLICE, Turn
+from headrace.server.turn import LATER_S, SLICE, SLICE_S, Turn
 
 
 class Loop:
@@ -38,9 +38,27 @@ def loop():
     return Loop()
 
 
+class Clock:
+    """Time that work takes, and nothing else."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def take(self, seconds):
+        self.now += seconds
+
+
 @pytest.fixture
-def turn(loop):
-    return Turn(loop)
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def turn(loop, clock):
+    return Turn(loop, clock=clock)
 
 
 def test_tasks_run_before_sockets_are_written(loop, turn):
@@ -109,3 +127,81 @@ def test_one_that_raises_costs_the_others_nothing(loop, turn, note):
     turn.write(Noted(log, 4))
     loop.run_once()
     assert log[-1] == ("flush", 4)
+
+
+@pytest.mark.parametrize("note", ["resume", "write"])
+def test_a_slice_ends_by_the_clock(loop, turn, clock, note):
+    log = []
+    for number in range(10):
+        getattr(turn, note)(Noted(log, number, also=lambda: clock.take(SLICE_S / 2.5)))
+    seen = []
+    while loop.callbacks:
+        loop.run_once()
+        seen.append(len(log))
+    assert seen == [3, 6, 9, 10]
+    assert [name for _, name in log] == list(range(10))
+
+
+def test_tasks_that_take_long_leave_sockets_their_time(loop, turn, clock):
+    log = []
+    for number in range(3):
+        turn.resume(Noted(log, number, also=lambda: clock.take(1.0)))
+        turn.write(Noted(log, number))
+    loop.run_once()
+    assert log == [("resume", 0), ("flush", 0), ("flush", 1), ("flush", 2)]
+
+
+def test_what_can_wait_is_done_in_line_and_a_little_each_turn(loop, turn, clock):
+    done = []
+
+    def piece(name, pieces):
+        done.append(name)
+        clock.take(LATER_S * 0.6)
+        if pieces > 1:
+            turn.later(lambda: piece(name, pieces - 1))
+
+    turn.later(lambda: piece("much", 4))
+    turn.later(lambda: piece("little", 1))
+    seen = []
+    while loop.callbacks:
+        assert len(loop.callbacks) == 1
+        loop.run_once()
+        seen.append("".join(name[0] for name in done))
+    # Two pieces take longer than what can wait may; who is alone in line goes on at once.
+    assert seen == ["ml", "mlmm", "mlmmm"]
+
+
+def test_a_piece_that_takes_too_long_is_alone_in_its_turn(loop, turn, clock):
+    done = []
+    for number in range(3):
+        turn.later(lambda number=number: (done.append(number), clock.take(1.0)))
+    for turns in (1, 2, 3):
+        loop.run_once()
+        assert done == list(range(turns))
+    assert not loop.callbacks
+
+
+def test_what_can_wait_comes_behind_tasks_and_sockets(loop, turn):
+    log = []
+    turn.later(lambda: log.append("later"))
+    turn.write(Noted(log, "socket"))
+    turn.resume(Noted(log, "task"))
+    loop.run_once()
+    assert log == [("resume", "task"), ("flush", "socket"), "later"]
+
+
+def test_what_can_wait_and_raises_costs_the_others_nothing(loop, turn):
+    done = []
+
+    def fail():
+        raise ZeroDivisionError
+
+    turn.later(fail)
+    turn.later(lambda: done.append(1))
+    with pytest.raises(ZeroDivisionError):
+        loop.run_once()
+    loop.run_once()
+    assert done == [1]
+    turn.later(lambda: done.append(2))
+    loop.run_once()
+    assert done == [1, 2]

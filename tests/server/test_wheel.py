@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from headrace.server.wheel import Wheel
+from headrace.server.wheel import SLICE_S, Wheel
 
 
 class Handle:
@@ -21,10 +21,21 @@ class Loop:
     def __init__(self):
         self.now = 1000.0
         self.handles = []
+        self.soon = []
         self.complaints = []
+        #: What the looks of this turn have taken.
+        self.taken = 0.0
 
     def time(self):
         return self.now
+
+    def clock(self):
+        return self.now + self.taken
+
+    def call_soon(self, callback):
+        handle = Handle(self.now, callback)
+        self.soon.append(handle)
+        return handle
 
     def call_at(self, when, callback):
         handle = Handle(when, callback)
@@ -42,7 +53,16 @@ class Loop:
             self.handles.remove(handle)
             self.now = max(self.now, handle.when)
             handle.callback()
+            while self.soon:
+                self.turn()
         self.now = end
+
+    def turn(self):
+        """Run what was to run in the next turn."""
+        soon, self.soon = self.soon, []
+        for handle in soon:
+            if not handle.cancelled:
+                handle.callback()
 
     @property
     def armed(self):
@@ -69,7 +89,7 @@ def loop():
 
 @pytest.fixture
 def wheel(loop):
-    return Wheel(loop, tick_s=0.1)
+    return Wheel(loop, tick_s=0.1, clock=loop.clock)
 
 
 def test_is_looked_at_after_its_deadline_and_within_a_tick(loop, wheel):
@@ -187,6 +207,84 @@ def test_one_that_raises_costs_the_others_nothing(loop, wheel):
     assert sound.looks == [1.1, 2.1]
     [complaint] = loop.complaints
     assert isinstance(complaint["exception"], ZeroDivisionError)
+
+
+class Crowd:
+    """Many with one deadline; a look at each takes its time."""
+
+    def __init__(self, loop, wheel, size, *, look=lambda timed: None):
+        self.loop = loop
+        self.looked = []
+        self.timed = [Timed(loop, self.look) for _ in range(size)]
+        self.look_too = look
+        for timed in self.timed:
+            wheel.schedule(timed, 1001.0)
+
+    def look(self, timed):
+        self.loop.taken += SLICE_S / 2.5
+        self.looked.append(timed)
+        return self.look_too(timed)
+
+
+def first_turn(loop):
+    """Let the first of them be looked at."""
+    loop.advance(1.0)
+    [handle] = [handle for handle in loop.handles if not handle.cancelled]
+    loop.handles.remove(handle)
+    loop.now = handle.when
+    handle.callback()
+
+
+def test_a_crowd_is_looked_at_in_slices(loop, wheel):
+    crowd = Crowd(loop, wheel, 10)
+    first_turn(loop)
+    seen = [len(crowd.looked)]
+    while loop.soon:
+        loop.turn()
+        seen.append(len(crowd.looked))
+    assert seen == [3, 6, 9, 10]
+    assert set(crowd.looked) == set(crowd.timed)
+    assert not loop.armed
+
+
+def test_who_is_heard_between_two_slices_is_not_looked_at(loop, wheel):
+    crowd = Crowd(loop, wheel, 10)
+    first_turn(loop)
+    gone, moved, *_ = set(crowd.timed) - set(crowd.looked)
+    wheel.cancel(gone)
+    wheel.schedule(moved, 1001.0)
+    loop.turn()
+    loop.turn()
+    assert gone not in crowd.looked
+    assert gone.tick is None
+    loop.advance(1)
+    assert len(moved.looks) == 1
+    assert len(crowd.looked) == 9
+
+
+def test_who_wants_another_look_at_once_waits_for_the_others(loop, wheel):
+    crowd = Crowd(loop, wheel, 10, look=lambda timed: loop.now)
+    first_turn(loop)
+    while loop.soon and len(crowd.looked) < 10:
+        loop.turn()
+    assert set(crowd.looked) == set(crowd.timed)
+
+
+def test_a_wheel_that_is_closed_between_two_slices_looks_at_nobody(loop, wheel):
+    crowd = Crowd(loop, wheel, 10)
+    first_turn(loop)
+    wheel.close()
+    while loop.soon:
+        loop.turn()
+    loop.advance(5)
+    assert len(crowd.looked) == 3
+    assert all(timed.tick is None for timed in crowd.timed)
+
+
+def test_a_wheel_that_is_closed_by_a_look_looks_at_nobody_else(loop, wheel):
+    crowd = Crowd(loop, wheel, 10, look=lambda timed: wheel.close())
+    loop.advance(5)
+    assert len(crowd.looked) == 1
 
 
 def test_close_forgets_all(loop, wheel):

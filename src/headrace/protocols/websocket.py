@@ -183,6 +183,9 @@ _UNSENT_PONGS_BYTES = 2048
 # Frames that one call reads beside whole messages, a quarter of a KiB that it inflates being one:
 # a read of 256 KiB may hold 40,000 frames, and stand for 256 MiB.
 _FRAMES_A_CALL = 128
+# What an extension is given at once: a byte may stand for a thousand, and half a MiB takes a
+# millisecond. More where what came before did not grow that much.
+_PIECE_BYTES, _MOST_PIECE_BYTES, _MODEST = 512, 4096, 16
 _NO_LIMITS_GIVEN = Limits()
 _NO_TIMEOUTS_GIVEN = Timeouts()
 
@@ -198,6 +201,7 @@ class _Message:
         "left",
         "mask",
         "payload",
+        "piece_bytes",
         "tail",
         "text",
         "wire_bytes",
@@ -213,6 +217,7 @@ class _Message:
         self.fragments = 0
         self.wire_bytes = 0
         self.payload = bytearray()
+        self.piece_bytes = _PIECE_BYTES
         self.tail = b""  # the beginning of a character whose rest is still to come
 
     def take(self, data: bytes, *, final: bool, limit_bytes: int) -> str | bytes | None:
@@ -422,6 +427,8 @@ class WebSocketEngine:
                 if position == len(data):
                     break
                 end = min(position + message.left, len(data))
+                if message.decoders:
+                    end = min(end, position + message.piece_bytes)
                 self._read_payload(message, data, position, end, events)
                 position = end
                 continue
@@ -511,16 +518,21 @@ class WebSocketEngine:
         length = end - start
         message.left -= length
         complete = message.final and not message.left
+        had = len(message.payload)
         event = message.take(
             unmask(data, start, end, message.mask),
             final=complete,
             limit_bytes=self._limits.message_bytes,
         )
+        if message.decoders:
+            grown = (len(message.payload) if event is None else len(event)) - had
+            self.fragments += max(0, grown) >> 8
+            modest = grown <= _MODEST * length
+            message.piece_bytes = (
+                min(2 * message.piece_bytes, _MOST_PIECE_BYTES) if modest else _PIECE_BYTES
+            )
         if event is not None:
             self._message = None
-            if message.decoders:
-                # A kilobyte on the wire may be a megabyte of work: a millisecond.
-                self.fragments += len(event) >> 8
             if self.state is OPEN:
                 events.append(event)
         elif length & 3:

@@ -66,6 +66,7 @@ class Connection(asyncio.Protocol):
         "_client",
         "_engine",
         "_exchange",
+        "_goes_on",
         "_gone_by",
         "_heard_all",
         "_lingering",
@@ -93,6 +94,8 @@ class Connection(asyncio.Protocol):
         self._runtime = runtime
         self._exchange: Exchange | None = None
         self._reading_paused = False
+        #: What was left unread will be taken later.
+        self._goes_on = False
         #: The last byte has been said; what is left is to see that it arrives.
         self._lingering = False
         #: Nothing of the client can be on its way to us.
@@ -299,8 +302,10 @@ class Connection(asyncio.Protocol):
         elif self._reading_paused:
             self._resume_reading()
         if exchange is None and engine.has_unread and not full:
-            # The next request of a pipeline, in a turn of its own.
-            self._runtime.loop.call_soon(self.go_on)
+            # The next request of a pipeline: others want the loop, too.
+            if not self._goes_on:
+                self._goes_on = True
+                self._runtime.turn.later(self.go_on)
         elif exchange is None or engine.state is BODY:
             self._runtime.wheel.postpone(self, self._deadline())
 
@@ -313,6 +318,7 @@ class Connection(asyncio.Protocol):
 
     def go_on(self) -> None:
         """Read what was left unread while a response, or room for a body, was awaited."""
+        self._goes_on = False
         if not self._lingering:
             self._take(self._engine.receive(b"", self._runtime.loop.time()))
 

@@ -260,7 +260,7 @@ class Exchange(Inbox):
             if (was_full or self._engine.has_unread) and not self._goes_on:
                 # Once a turn, however often the application asks: each time would ask as often.
                 self._goes_on = True
-                self._runtime.loop.call_soon(self._go_on)
+                self._runtime.turn.later(self._go_on)
         return message
 
     def _go_on(self) -> None:

@@ -36,6 +36,7 @@ from .asgi import http_scope, websocket_scope
 from .counters import reason_of
 from .http import Exchange, log_access
 from .identity import Peer, peer_of
+from .inbox import breathe
 from .limits import Refusal
 from .outbox import HIGH_WATER_BYTES, Outbox, unwritten_bytes
 from .runtime import Address, Runtime
@@ -86,6 +87,7 @@ class Http2Connection(asyncio.Protocol):
         "_client",
         "_due",
         "_engine",
+        "_goes_on",
         "_lingering",
         "_noted",
         "_origin",
@@ -137,6 +139,8 @@ class Http2Connection(asyncio.Protocol):
         #: Requests whose application waits in ``send``.
         self._waiting: set[_Request] = set()
         self._noted = False
+        #: What was left unread will be taken later.
+        self._goes_on = False
         #: The socket takes no more.
         self._paused = False
         self._reading_paused = False
@@ -242,9 +246,11 @@ class Http2Connection(asyncio.Protocol):
         self._handle(events)
         self.note()
         if self._engine.has_unread:
-            # In a turn of its own: others want the loop, too.
+            # Others want the loop, too.
             self._pause_reading()
-            self._runtime.loop.call_soon(self.go_on)
+            if not self._goes_on:
+                self._goes_on = True
+                self._runtime.turn.later(self.go_on)
         elif not self._paused:
             self._resume_reading()
         self._schedule()
@@ -302,6 +308,7 @@ class Http2Connection(asyncio.Protocol):
 
     def go_on(self) -> None:
         """Read what was left unread."""
+        self._goes_on = False
         if not self._lingering and not self._paused:
             self._take(self._engine.receive(b"", self._runtime.loop.time()))
 
@@ -675,7 +682,7 @@ class _Request:
             self._connection.flush()
             if not self.full:
                 # The client reads as fast as we write: others want the loop, too.
-                await asyncio.sleep(0)
+                await breathe(self._connection.runtime.turn)
         while self.full:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -840,7 +847,7 @@ class _Tunnel(asyncio.Transport):
         """Hand on what was kept."""
         self._reading_paused = False
         if self._kept or self._ended:
-            self._connection.runtime.loop.call_soon(self._hand_on)
+            self._connection.runtime.turn.later(self._hand_on)
 
     def _hand_on(self) -> None:
         while self._kept and not self._reading_paused and not self._lost:

@@ -17,6 +17,7 @@ import termios
 from enum import StrEnum
 from typing import Protocol
 
+from .inbox import breathe
 from .turn import Turn
 
 __all__ = ["HIGH_WATER_BYTES", "Outbox", "Owner", "SlowClientPolicy", "unwritten_bytes"]
@@ -246,7 +247,7 @@ class Outbox:
             self.flush()
             if not self.paused:
                 # The client reads as fast as we write: others want the loop, too.
-                await asyncio.sleep(0)
+                await breathe(self.turn)
         while self.paused and self._end is None and not self.transport.is_closing():
             waiter = asyncio.get_running_loop().create_future()
             if self._waiters is None:

@@ -1,24 +1,32 @@
-"""What one turn of the event loop leaves to do: tasks to resume, sockets to write.
+"""What one turn of the event loop leaves to do: tasks to resume, sockets to write, what can wait.
 
 Rules of this file:
 
 - One callback of the loop does the work of all connections: a wake-up or a write that is
   only noted here costs a list entry, not a handle and a future of its own.
 - Everything that waits for one socket when its turn comes leaves in one write.
-- The work is done in slices, so that the loop gets to its sockets between them.
+- The work is done in slices, so that the loop gets to its sockets between them. A slice ends by the
+  clock: what one piece of work costs is up to clients, and only bounded by who does it.
+- What comes of bytes that have waited already can wait for others (``later``): one piece of it for
+  each connection, in order, and for all of them together a millisecond a turn.
 - What one connection's work raises is reported, and the others have their turn.
 """
 
 import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from .counters import Counters
 
 __all__ = ["Resumable", "Turn", "Writable"]
 
-#: How many tasks are resumed, or sockets written, before the loop has its turn again.
-#: A write to a socket costs 5 to 8 µs: about two milliseconds a slice.
-SLICE = 256
+#: How many tasks are resumed, or sockets written, before the loop has its turn again, and how long
+#: that may take. A small write to a socket costs 5 to 8 µs, one of 64 KiB up to half a millisecond.
+SLICE, SLICE_S = 256, 0.002
+#: How long what can wait may take in one turn; another piece is begun only before that.
+LATER_S = 0.001
 
 
 class Resumable(Protocol):
@@ -40,13 +48,26 @@ class Writable(Protocol):
 class Turn:
     """The work that is noted for the end of this turn of the loop."""
 
-    __slots__ = ("_resumables", "_scheduled", "_writables", "counters", "loop")
+    __slots__ = (
+        "_clock",
+        "_later",
+        "_resumables",
+        "_scheduled",
+        "_writables",
+        "counters",
+        "loop",
+    )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.loop = loop
+        # Not the loop's own, which stands still for a turn.
+        self._clock = clock
         self._scheduled = False
         self._resumables: list[Resumable] = []
         self._writables: list[Writable] = []
+        self._later: deque[Callable[[], object]] = deque()
         #: Where whoever writes counts it.
         self.counters = Counters()
 
@@ -62,19 +83,29 @@ class Turn:
         if not self._scheduled:
             self._schedule()
 
+    def later(self, work: Callable[[], object]) -> None:
+        """Note what can wait for others, be it for some turns; it must not take long itself."""
+        self._later.append(work)
+        if not self._scheduled:
+            self._schedule()
+
     def _schedule(self) -> None:
         self._scheduled = True
         self.loop.call_soon(self._run)
 
     def _run(self) -> None:
+        clock = self._clock
         try:
             # Tasks first: what they send joins the writes of this same turn.
             resumables = self._resumables
             self._resumables = resumables[SLICE:]
             remaining = iter(resumables[:SLICE])
             try:
+                until = clock() + SLICE_S
                 for resumable in remaining:
                     resumable.resume()
+                    if clock() >= until:
+                        break
             finally:
                 # One that raised stops neither the others nor the turns to come.
                 self._resumables[:0] = remaining
@@ -82,12 +113,26 @@ class Turn:
             self._writables = writables[SLICE:]
             unwritten = iter(writables[:SLICE])
             try:
+                until = clock() + SLICE_S
                 for writable in unwritten:
                     writable.flush()
+                    if clock() >= until:
+                        break
             finally:
                 self._writables[:0] = unwritten
+            if self._later:
+                self._do_later()
         finally:
-            if self._resumables or self._writables:
+            if self._resumables or self._writables or self._later:
                 self.loop.call_soon(self._run)
             else:
                 self._scheduled = False
+
+    def _do_later(self) -> None:
+        # What is noted meanwhile joins the line: who is alone there goes on at once.
+        later, clock = self._later, self._clock
+        until = clock() + LATER_S
+        while later:
+            later.popleft()()
+            if clock() >= until:
+                break

@@ -7,6 +7,8 @@ Rules of this file:
 - Reading pauses while the inbox is full; the application's ``send`` waits while the socket
   is; events of the channel layer wait for nobody and meet the outbox's policy.
 - A client that sends faster than it may is read more slowly, and closed when it doesn't mind.
+- What a client sends is read at once where that is little work. Where it was more, or may be, it
+  is read in line with what others have sent, a bounded piece each time.
 - It is written once: what carries the bytes, TCP or a stream of HTTP/2, is a transport.
 """
 
@@ -58,6 +60,9 @@ LINGER_S = 1.0
 BREATH_S, RELAPSE_S = 0.05, 1.0
 #: So many fragments cost as much as a message.
 FRAGMENTS = 16
+#: Who has just taken so many seconds of its rate is read in line: a MiB that was inflated is a
+#: quarter of one.
+AHEAD_S = 0.1
 #: Client-bound events that may wait for the accept.
 EARLY_EVENTS = 32
 
@@ -180,6 +185,7 @@ class WebSocketStream(Inbox):
     protocol: ClassVar = "websocket"
 
     __slots__ = (
+        "_aside",
         "_client",
         "_due",
         "_early",
@@ -224,7 +230,9 @@ class WebSocketStream(Inbox):
         #: Events for the client that came before the accept.
         self._early: list[Message] | None = None
         self._reading_paused = False
-        #: What was left unread will be taken in the next turn.
+        #: What comes is not read at once: nothing is, before the accept.
+        self._aside = True
+        #: What was left unread, or put aside, will be read when it is its turn.
         self._goes_on = False
         self._task: asyncio.Task[None] | None = None
         #: The wire format while we are open; otherwise nobody's.
@@ -305,9 +313,8 @@ class WebSocketStream(Inbox):
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
         engine = self.engine
-        if engine is None:
-            if self._opening is not None and not self._opening.take(data):
-                self._pause_reading()
+        if engine is None or self._aside:
+            self._put_aside(data)
             return
         runtime = self._runtime
         size = len(data)
@@ -324,6 +331,23 @@ class WebSocketStream(Inbox):
             self._due = due = (due if due > now else now) + cost_s  # noqa: FURB136 - no call here
             if due - now > pace.burst_s or engine.fragments or self._pressure is not None:
                 self._look_closer(pace, events, size, now)
+
+    def _put_aside(self, data: bytes) -> None:
+        """Keep what comes before the accept, or is to be read in line with what others sent."""
+        engine, runtime = self.engine, self._runtime
+        if engine is None:
+            if self._opening is not None and not self._opening.take(data):
+                self._pause_reading()
+            return
+        size = len(data)
+        self.received_bytes += size
+        runtime.counters.bytes_received += size
+        now = runtime.loop.time()
+        if runtime.pace is not None:
+            self._due = max(self._due, now) + size * runtime.pace.byte_s
+        self._take(engine.receive(data, now, max_events=0))
+        self._pause_reading()
+        self._go_on_soon()
 
     def eof_received(self) -> bool:
         """Learn that the client sends no more; there is no half-open WebSocket."""
@@ -392,7 +416,7 @@ class WebSocketStream(Inbox):
         if self.phase is CLOSED:
             if engine.has_unread:
                 self._pause_reading()
-                self._runtime.loop.call_soon(self._hear_the_end)
+                self._runtime.turn.later(self._hear_the_end)
         elif inbox or engine.has_unread:
             full = self._full_of_messages()
             if full or engine.has_unread:
@@ -463,20 +487,22 @@ class WebSocketStream(Inbox):
                 self.transport.resume_reading()
 
     def _go_on_soon(self) -> None:
-        """Go on in the next turn: once, whoever asks for it, or each time would ask twice."""
+        """Go on in line with others: once, whoever asks for it, or each time would ask twice."""
         if not self._goes_on:
             self._goes_on = True
-            self._runtime.loop.call_soon(self._go_on)
+            self._runtime.turn.later(self._go_on)
 
     def _go_on(self) -> None:
-        """Take what was left unread while the inbox was full."""
+        """Take what was left unread: while the inbox was full, or others had their turn."""
         self._goes_on = False
         if self._held_back or self._full_of_messages():
             return
         engine = self.engine
         if engine is not None and engine.state is not ENGINE_CLOSED:
             # Even with nothing unread: it was we who did not hear the client.
+            self._aside = False
             self.data_received(b"")
+            self._aside = self._due - self._runtime.loop.time() > AHEAD_S
             if engine.has_unread or self._held_back or self._full_of_messages():
                 return
         self._resume_reading()
@@ -487,6 +513,7 @@ class WebSocketStream(Inbox):
         assert engine is not None
         due = self._due = max(self._due, now) + engine.fragments * pace.message_s / FRAGMENTS
         engine.fragments = 0
+        self._aside = due - now > AHEAD_S
         if pressure is not None and any(type(event) in (str, bytes) for event in events):
             pressure.spoke = now
         over_s = due - now - pace.burst_s
@@ -519,7 +546,7 @@ class WebSocketStream(Inbox):
     def _speed_up(self) -> None:
         assert self._pressure is not None
         self._pressure.timer = None
-        self._go_on()
+        self._go_on_soon()
 
     @property
     def _held_back(self) -> bool:
@@ -610,6 +637,8 @@ class WebSocketStream(Inbox):
             # dropped the client could read none that follows.
             self.outbox.policy = SlowClientPolicy.CLOSE
         self._wire = engine.wire if engine.wire is not None else self
+        # What a kilobyte inflates to is found out in line with others.
+        self._aside = bool(extensions)
         self._opening = None
         self.phase = OPEN
         runtime.counters.accepted += 1
@@ -721,7 +750,7 @@ class WebSocketStream(Inbox):
         self.note()
         self._send_control(engine.data_to_send())
         if self._reading_paused or engine.has_unread:
-            self._runtime.loop.call_soon(self._hear_the_end)
+            self._runtime.turn.later(self._hear_the_end)
 
     def _hear_the_end(self) -> None:
         """Read on for the client's close frame, however full the inbox is."""

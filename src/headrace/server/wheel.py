@@ -4,12 +4,20 @@ A connection's deadline moves with nearly every message, and a timer of the loop
 would cost more than the message. So a connection sits in the bucket of the tick at which it
 wants to be looked at; when that tick comes it says when to look again. Putting in, moving
 and taking out are constant.
+
+Thousands that came together are due together. They are looked at in slices, in order, and the
+loop has its turn between them.
 """
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Protocol
 
 __all__ = ["Timed", "Wheel"]
+
+#: How long looks may take at once; another is begun only before that.
+SLICE_S = 0.001
 
 
 class Timed(Protocol):
@@ -32,15 +40,24 @@ class _Bucket(set[Timed]):
 
 
 class Wheel:
-    """Calls ``expire`` at most ``tick_s`` seconds after a deadline."""
+    """Calls ``expire`` at most ``tick_s`` seconds after a deadline, or when it is its turn then."""
 
-    __slots__ = ("_buckets", "_loop", "_next", "_tick_s", "_timer")
+    __slots__ = ("_buckets", "_clock", "_loop", "_next", "_tick_s", "_timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, tick_s: float = 0.1) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        tick_s: float = 0.1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._loop = loop
+        # Not the loop's own, which stands still for a turn.
+        self._clock = clock
         self._tick_s = tick_s
         self._buckets: dict[int, _Bucket] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        #: The first tick that somebody can still be put into.
         self._next = 0
 
     def schedule(self, timed: Timed, deadline: float | None) -> None:
@@ -87,6 +104,7 @@ class Wheel:
         for bucket in self._buckets.values():
             for timed in bucket:
                 timed.tick = None
+            bucket.clear()  # a turn that is under way has nobody left to look at
         self._buckets.clear()
 
     def _start(self) -> None:
@@ -95,19 +113,22 @@ class Wheel:
         self._timer = self._loop.call_at(self._next * self._tick_s, self._turn)
 
     def _turn(self) -> None:
-        now = self._loop.time()
+        loop = self._loop
+        now, until = loop.time(), self._clock() + SLICE_S
         current = int(now / self._tick_s)
-        while self._next <= current and self._buckets:
-            due = self._buckets.pop(self._next, None)
-            self._next += 1
-            if due is None:
-                # A loop that was held up for long: jump over empty ticks.
-                self._next = max(self._next, min(self._buckets, default=self._next))
-                continue
-            for timed in due:
+        while self._buckets and (tick := min(self._buckets)) <= current:
+            # Who wants to be looked at again is not looked at in this round.
+            self._next = tick + 1
+            bucket = self._buckets[tick]
+            while bucket:
+                timed = bucket.pop()
                 timed.tick = None
-            for timed in due:
+                if not bucket:
+                    del self._buckets[tick]
                 self._expire(timed, now)
+                if self._clock() >= until:
+                    self._timer = loop.call_soon(self._turn)
+                    return
         self._timer = None
         if self._buckets:
             self._start()
