@@ -321,9 +321,27 @@ def test_an_early_answer_asks_the_client_to_stop():
     opened = talk.opened(method="POST", ends=False)
     opened.send_response(404)
     opened.send_body(b"no")
-    kinds = [(kind, payload) for kind, _, _, payload in talk.sent()]
-    assert [kind for kind, _ in kinds] == [HEADERS, DATA, RST_STREAM]
-    assert kinds[-1][1] == bytes(4)
+    assert [kind for kind, *_ in talk.sent()] == [HEADERS, DATA]
+    # Behind it, not with it: a client that finds the two together forgets the response.
+    assert talk.engine.timeout(talk.engine.deadline()) == []
+    [(kind, _, stream, payload)] = talk.sent()
+    assert (kind, stream, payload) == (RST_STREAM, 1, bytes(4))
+    assert not talk.engine.streams
+
+
+def test_what_comes_behind_an_early_answer_is_dropped():
+    talk = Talk(limits=Http2Limits(stream_window_bytes=65_535, connection_window_bytes=65_535))
+    opened = talk.opened(method="POST", ends=False)
+    opened.send_response(404)
+    opened.send_body(b"no")
+    talk.sent()
+    # Its windows open again, as often as it takes; nobody hears of it.
+    for _ in range(20):
+        assert talk.say(frame(DATA, 0, 1, bytes(16_384))) == []
+    assert sum(kind == WINDOW_UPDATE for kind, *_ in talk.sent()) >= 8
+    assert talk.say(frame(DATA, 1, 1, b"end")) == []
+    assert not talk.engine.streams
+    assert RST_STREAM not in [kind for kind, *_ in talk.sent()]
 
 
 def test_what_was_not_consumed_of_an_ended_stream_is_given_back():

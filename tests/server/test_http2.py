@@ -1188,6 +1188,12 @@ async def test_httpx():
             )
         assert [len(response.content) for response in responses] == [2, 3, 100_002, 500_002]
         assert {response.http_version for response in responses} == {"HTTP/2"}
+    async with serving(echo, http=Http1Limits(body_bytes=1000)) as server:
+        transport = httpx.AsyncHTTPTransport(http1=False, http2=True)
+        async with httpx.AsyncClient(transport=transport) as client:
+            # It hears nothing of an answer before it has sent all.
+            response = await client.post(server.url, content=bytes(1_000_000))
+            assert response.status_code == 413
         assert server.counters.connections == 1
 
 
@@ -1207,6 +1213,9 @@ async def test_curl(tmp_path):
         assert data == upload.read_bytes()
         # The upgrade of RFC 7540 §3.2, which is no more.
         assert await run("--http2", "-d", "a=b", server.url) == b"a=b"
+    async with serving(echo, http=Http1Limits(body_bytes=1000)) as server:
+        data = await run("--http2-prior-knowledge", "--upload-file", str(upload), server.url)
+        assert data == b"the body is longer than 1000 bytes\n"
 
 
 async def test_a_wsgi_application():

@@ -923,6 +923,7 @@ case("8.1", "204 has no body", lambda c: c.get(1, "/empty"), answer(204, b""))
 
 async def _early(c):
     assert (await c.answer(1)).status == 204
+    c.data(1, b"more")
     assert (await c.until(RST_STREAM)).code == NO_ERROR
     c.data(1, b"was on its way").headers(1, [("x", "y")])
     await c.alive()

@@ -97,6 +97,7 @@ class Http2Stream:
         "queued",
         "received",
         "request_ended",
+        "reset_by",
         "unconsumed",
     )
 
@@ -137,6 +138,8 @@ class Http2Stream:
         self.ends = False
         #: It has left.
         self.done = False
+        #: When a client is told to send no more of a request that has its whole response.
+        self.reset_by: float | None = None
         #: It is among those whose turn will come.
         self.queued = False
         #: When the client is cut off whose window stays closed.

@@ -13,6 +13,8 @@ The laws of this engine:
   goes on.
 - A stream's body is acknowledged by ``consumed``, as the application takes it: what the client has
   sent and nobody has taken is bounded by the windows.
+- A request that has its response before it is all there is read on for a moment, and dropped:
+  a reset behind the response would overtake it in many a client.
 - What is to be sent waits in the streams. ``pump`` moves it into the output, a frame of each stream
   in turn, as far as the client's windows reach and the caller has room.
 - Time is a number of seconds passed in. A deadline in the past says: call ``timeout(now)`` at once.
@@ -74,6 +76,8 @@ FRAMES, REQUEST_FRAMES = 128, 20
 BLOCKS, BLOCK_BYTES = 16, 256
 #: Ended streams that are remembered, to tell a late frame from a wrong one.
 ENDED_STREAMS = 256
+#: How long the rest of a request is read and dropped whose response is whole.
+LINGER_S = 2.0
 #: How long a client has to learn of the first GOAWAY where it does not answer the ping behind it.
 LEAVING_S = 1.0
 _LEAVING_PING = b"leaving\0"
@@ -317,6 +321,8 @@ class Http2Engine:
         self._ended: dict[int, bool] = {}
         #: Streams whose turn to send will come.
         self._queue: deque[Http2Stream] = deque()
+        #: Streams whose response was whole before their request, for ``pump`` to set the time.
+        self._answered: list[Http2Stream] = []
         self._output = bytearray()
         #: What the call under way will give.
         self._events: list[Event] = []
@@ -518,6 +524,9 @@ class Http2Engine:
                 stream, ErrorCodes.STREAM_CLOSED, "DATA behind the end of the stream"
             )
             return
+        if stream.done:
+            self._drop_data(stream, raw, ends=ends)
+            return
         data_event = self._h2.receive_data(raw)[0]
         data: bytes = data_event.data  # type: ignore[attr-defined] # it is h2's DataReceived
         flow: int = data_event.flow_controlled_length  # type: ignore[attr-defined]
@@ -546,6 +555,17 @@ class Http2Engine:
             arrival.add(data)
         if ends:
             self._end_request(stream)
+
+    def _drop_data(self, stream: Http2Stream, raw: bytes, *, ends: bool) -> None:
+        """Take more of a request that has its response, and give its window back at once."""
+        data_event = self._h2.receive_data(raw)[0]
+        flow: int = data_event.flow_controlled_length  # type: ignore[attr-defined]
+        if ends:
+            stream.request_ended = True
+            self._forget(stream, cut_off=False)
+        elif len(raw) == 9:
+            self._spend(self._empty_frames, "empty_frames")
+        self._h2.acknowledge_received_data(flow, stream.id)
 
     def _too_long(self, size: int) -> bool:
         return 0 < self._http.body_bytes < size  # 0: there is no limit
@@ -906,6 +926,10 @@ class Http2Engine:
                 self._end_response(stream)
         for stream in shut:
             self._block_stream_until_opened(stream)
+        for stream in self._answered:
+            stream.reset_by = now + LINGER_S
+            self.hasten(stream.reset_by)
+        self._answered.clear()
         if not self._streams and self._idle_since is None:
             self._idle_since = now
             self.hasten(now + self._http.keep_alive_s)
@@ -932,8 +956,9 @@ class Http2Engine:
         if stream.request_ended:
             self._forget(stream, cut_off=False)
         elif not stream.is_tunnel:
-            # RFC 9113 §8.1: the response is whole, the rest of the request is not wanted.
-            self.reset(stream, ErrorCodes.NO_ERROR)
+            stream.clock = None
+            self.consumed(stream, stream.unconsumed)
+            self._answered.append(stream)
 
     def reset(self, stream: Http2Stream, code: int) -> None:
         """End a stream before its time."""
@@ -1112,6 +1137,10 @@ class Http2Engine:
 
     def _look_at_stream(self, stream: Http2Stream) -> None:
         http = self._http
+        if stream.reset_by is not None and self._is_due(stream.reset_by):
+            # RFC 9113 §8.1: the response is whole, the rest of the request is not wanted.
+            self.reset(stream, ErrorCodes.NO_ERROR)
+            return
         if stream.clock is not None and not stream.request_ended:
             slow = min(
                 stream.progress + http.body_idle_s,
