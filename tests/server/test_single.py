@@ -31,7 +31,6 @@ async def test_it_answers_as_a_server_of_many_workers_does(tmp_path):
                 "addresses": ["http://{}:{}".format(*address)],
                 "reloading": False,
                 "restarts": {},
-                "counters": {},
             }
             [worker] = snapshot["workers"]
             assert (worker["worker"], worker["pid"]) == (0, running.pid)

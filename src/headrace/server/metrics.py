@@ -39,6 +39,8 @@ _OF_WORKERS = (
     ("loop_lag_s", "headrace_worker_loop_lag_seconds", "The longest lag of the last seconds."),
     ("started", "headrace_worker_start_time_seconds", "When it started, since 1970."),
 )
+#: What leads to a worker's replacement, as the supervisor names it.
+_RESTARTS = ("died", "hung", "reload", "left", "age", "requests", "memory")
 
 
 def require_client() -> None:
@@ -114,10 +116,13 @@ class _Collector:
                 if key in worker:
                     gauge.add_metric([number], worker[key] or 0)
             yield gauge
-        for name, value in sorted(self._server.get("counters", {}).items()):
-            server = CounterMetricFamily(f"headrace_{name}_total", f"{name} of the supervisor.")
-            server.add_metric([], value)
-            yield server
+        text = "Workers that were replaced, by what led to it."
+        restarts = CounterMetricFamily("headrace_worker_restarts_total", text, labels=["reason"])
+        # With a 0 of each: where a series begins with a 1, no alert sees that it rose.
+        of_reason = dict.fromkeys(_RESTARTS, 0) | dict(self._server.get("restarts", {}))
+        for reason, count in of_reason.items():
+            restarts.add_metric([reason], count)
+        yield restarts
 
     def _serving(self) -> dict[str, Snapshot]:
         """Return who serves under each number: in a deploy the one before may still be leaving."""

@@ -135,7 +135,6 @@ class Single:
             "addresses": self._server.addresses,
             "reloading": False,
             "restarts": {},
-            "counters": {},
         }
         return {"server": own, "workers": [answer], "ended": None}
 

@@ -797,9 +797,6 @@ class Supervisor:
             "addresses": [listening.address for listening in self._sockets],
             "reloading": self._reloading is not None,
             "restarts": dict(self._restarts),
-            "counters": {
-                f"worker_restarts_{reason}": count for reason, count in self._restarts.items()
-            },
         }
 
     async def _connections(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
