@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from headrace.cli import parser
+from headrace.instruments import conditions
+from headrace.layers import InMemoryChannelLayer
 from headrace.server.proxy import ProxyHeaders
 from headrace.server.settings import resolve
 from headrace.server.tls import Tls
-from tests.documented import DOCS
+from tests.documented import DOCS, documented
 
 from .certificates import Authority
 from .clients import PING, PONG, TIMEOUT_S, handshake, serving
@@ -29,6 +31,17 @@ in_one_loop = pytest.mark.asyncio(loop_factories=["uvloop"])
 
 def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_a_host_may_leave_its_balancer_with_its_layer(monkeypatch):
+    try:
+        documented("deployment.md")
+        assert conditions.unmet() is None
+        lost = property(lambda layer: "the channel layer has no connection to Redis")
+        monkeypatch.setattr(InMemoryChannelLayer, "unready", lost)
+        assert conditions.unmet() == "the channel layer has no connection to Redis"
+    finally:
+        conditions.forget("layer")
 
 
 def replaced(text, *pairs):
