@@ -46,6 +46,7 @@ class Turn:
         return asyncio.get_running_loop()
 
     def later(self, work):
+        self.loop.call_soon(self.end)
         self.loop.call_soon(work)
 
     def end(self):

@@ -679,10 +679,8 @@ class _Request:
     async def drained(self) -> None:
         """Wait until the client takes more, if it does not."""
         if self.full:
-            self._connection.flush()
-            if not self.full:
-                # The client reads as fast as we write: others want the loop, too.
-                await breathe(self._connection.runtime.turn)
+            # It is written when it is its turn; others want the loop, too.
+            await breathe(self._connection.runtime.turn)
         while self.full:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)

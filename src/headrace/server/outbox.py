@@ -243,11 +243,9 @@ class Outbox:
 
     async def drained(self) -> None:
         """Wait until the socket takes more, if it does not; or until the end is on its way."""
-        if self.full:
-            self.flush()
-            if not self.paused:
-                # The client reads as fast as we write: others want the loop, too.
-                await breathe(self.turn)
+        while self.full and not self.paused:
+            # It is written when it is its turn; others want the loop, too.
+            await breathe(self.turn)
         while self.paused and self._end is None and not self.transport.is_closing():
             waiter = asyncio.get_running_loop().create_future()
             if self._waiters is None:
