@@ -528,7 +528,7 @@ async def test_a_client_that_reads_slowly_gets_all(authority, tls):
 
 async def test_the_end_of_a_response_waits_for_a_slow_client(authority, tls, monkeypatch):
     """A pause of the client, wherever it comes, is longer than a connection lingers."""
-    monkeypatch.setattr("headrace.server.connection.LINGER_S", 0.1)
+    monkeypatch.setattr("headrace.server.ending.LINGER_S", 0.1)
     body = bytes(range(256)) * 65536
 
     async def application(scope, receive, send):
@@ -615,7 +615,7 @@ def blocking(port, context, request=b""):
 
 @pytest.mark.parametrize("what", ["request", "websocket"])
 async def test_a_client_that_never_ends_tls_is_left(authority, tls, monkeypatch, what):
-    monkeypatch.setattr("headrace.server.connection.LINGER_S", 0.2)
+    monkeypatch.setattr("headrace.server.ending.LINGER_S", 0.2)
     to_us, to_them = ssl.MemoryBIO(), ssl.MemoryBIO()
     side = trusting(authority).wrap_bio(to_us, to_them, server_hostname="localhost")
     async with (

@@ -34,10 +34,11 @@ from ..protocols.http1 import (
 )
 from .asgi import http_scope, websocket_scope
 from .counters import reason_of
+from .ending import Ending
 from .http import Exchange, log_access
 from .identity import Peer, peer_of
 from .limits import DESCRIPTORS, LOOK_EVERY, Refusal
-from .outbox import Outbox, unwritten_bytes
+from .outbox import Outbox
 from .runtime import Address, Runtime
 from .traffic import RequestTraffic
 from .websocket import EXTENSION, WebSocketStream
@@ -48,8 +49,6 @@ logger = logging.getLogger("headrace.server")
 
 # A member of an Enum by its dotted name costs 120 ns on Python 3.11.
 IDLE, READ, BODY, CLOSED = State.IDLE, State.READ, State.BODY, State.CLOSED
-#: How long a connection that was closed by us is read on.
-LINGER_S = 2.0
 #: A client that has ended its side may still wait for its answer, or be gone: which of the two,
 #: only bytes that we send can tell. Where none are sent for so long it is taken to be gone.
 HALF_CLOSED_S = 1.0
@@ -57,7 +56,7 @@ HALF_CLOSED_S = 1.0
 EARLY_BYTES = 64 * 1024
 
 
-class Connection(asyncio.Protocol):
+class Connection(Ending):
     """The server's end of one TCP or Unix connection."""
 
     protocol: ClassVar = "http/1.1"
@@ -69,17 +68,11 @@ class Connection(asyncio.Protocol):
         "_goes_on",
         "_gone_by",
         "_heard_all",
-        "_lingering",
         "_outbox",
         "_place",
-        "_reading_paused",
         "_refused",
         "_request_place",
-        "_runtime",
         "_server",
-        "_transport",
-        "_unwritten_bytes",
-        "_write_by",
         "number",
         "received_bytes",
         "tick",
@@ -91,20 +84,13 @@ class Connection(asyncio.Protocol):
     tls: dict[str, Any] | None = None
 
     def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+        super().__init__(runtime)
         self._exchange: Exchange | None = None
-        self._reading_paused = False
         #: What was left unread will be taken later.
         self._goes_on = False
-        #: The last byte has been said; what is left is to see that it arrives.
-        self._lingering = False
-        #: Nothing of the client can be on its way to us.
         self._heard_all = False
         #: When a client that has ended its side is taken to be gone.
         self._gone_by: float | None = None
-        #: When a client that takes nothing is cut off, and what waited for it at the last look.
-        self._write_by: float | None = None
-        self._unwritten_bytes = 0
         self.tick: int | None = None
         self.received_bytes = 0
         #: What the client's address has taken, and behind a proxy that of the request's client.
@@ -240,11 +226,9 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Learn that the socket takes no more."""
-        runtime = self._runtime
         self._outbox.pause()
-        self._unwritten_bytes = unwritten_bytes(self._transport)
-        self._write_by = runtime.loop.time() + runtime.config.write_timeout_s
-        runtime.wheel.schedule(self, self._deadline())
+        self._begin_waiting()
+        self._runtime.wheel.schedule(self, self._deadline())
 
     def resume_writing(self) -> None:
         """Learn that the socket takes more again."""
@@ -485,35 +469,11 @@ class Connection(asyncio.Protocol):
             self._finish_writing()
         # Else the rest leaves when the socket takes more, or ``_write_by`` is past.
 
-    def _finish_writing(self) -> None:
-        """End our side: everything is with the transport."""
-        transport, runtime = self._transport, self._runtime
-        if transport.is_closing():
-            return
-        now = runtime.loop.time()
-        self._unwritten_bytes = unwritten_bytes(transport)
-        self._write_by = now + runtime.config.write_timeout_s
-        if self._heard_all or not transport.can_write_eof():
-            transport.close()
-        else:
-            self._resume_reading()
-            transport.write_eof()
-        runtime.wheel.schedule(self, now + min(LINGER_S, runtime.config.write_timeout_s))
+    @property
+    def _handed_over(self) -> bool:
+        return self._outbox.empty
 
-    def expire(self, now: float) -> float | None:
-        """Act on a deadline: a slow request, an idle connection, the end of lingering."""
-        if self._lingering and self._outbox.empty and not unwritten_bytes(self._transport):
-            self._transport.abort()
-            return None
-        if self._write_by is not None and not self._takes_bytes(now):
-            runtime = self._runtime
-            what = "%s: the client has taken nothing for %g s: it is cut off"
-            runtime.refusals.count("write_timeout")
-            runtime.log("write_timeout", what, self.peer, runtime.config.write_timeout_s)
-            self._transport.abort()
-            return None
-        if self._lingering:
-            return now + min(LINGER_S, self._runtime.config.write_timeout_s)
+    def _expire(self, now: float) -> float | None:
         if self._gone_by is not None and now >= self._gone_by:
             if not self._sends():
                 self._transport.close()
@@ -526,18 +486,6 @@ class Connection(asyncio.Protocol):
         self._heard_all = self._heard_all or (idle and self._engine.state is CLOSED)
         self._take(events)
         return None if self._lingering or self.tick is not None else self._deadline()
-
-    def _takes_bytes(self, now: float) -> bool:
-        """Say whether the client has taken any of what waits for it, while there is time."""
-        assert self._write_by is not None
-        if now < self._write_by:
-            return True
-        waiting = unwritten_bytes(self._transport)
-        if waiting >= self._unwritten_bytes:
-            return False
-        self._unwritten_bytes = waiting
-        self._write_by = now + self._runtime.config.write_timeout_s
-        return True
 
     def _sends(self) -> bool:
         """Say whether bytes went to the client lately: one that is gone answers with a reset."""
@@ -585,15 +533,6 @@ class Connection(asyncio.Protocol):
         """The application's, while a request is under way."""
         return None if self._exchange is None else self._exchange.task
 
-    def close(self, code: int, reason: str) -> None:
-        """End, by the wish of somebody who looks after the server; HTTP/1.1 has no word for it."""
-        del code, reason
-        self.abort()
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._transport.abort()
-
     def waiting(self) -> tuple[int, int, bool]:
         """Return what waits: see ``Drainable``."""
         return 0, self._transport.get_write_buffer_size(), self._outbox.paused
@@ -608,15 +547,12 @@ class Connection(asyncio.Protocol):
 
     def _pause_reading(self) -> None:
         if not self._reading_paused and not self._transport.is_closing():
-            self._reading_paused = True
-            self._transport.pause_reading()
+            super()._pause_reading()
             self._engine.pause()
 
     def _resume_reading(self) -> None:
         if self._reading_paused:
-            self._reading_paused = False
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
+            super()._resume_reading()
             self._engine.resume()
 
 

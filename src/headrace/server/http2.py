@@ -34,11 +34,12 @@ from ..protocols.http2 import (
 )
 from .asgi import http_scope, websocket_scope
 from .counters import reason_of
+from .ending import Ending
 from .http import Exchange, log_access
 from .identity import Peer, peer_of
 from .inbox import breathe
 from .limits import Refusal
-from .outbox import HIGH_WATER_BYTES, Outbox, unwritten_bytes
+from .outbox import HIGH_WATER_BYTES, Outbox
 from .runtime import Address, Runtime
 from .websocket import EXTENSION, WebSocketStream
 
@@ -50,8 +51,6 @@ logger = logging.getLogger("headrace.server")
 LOW_WATER_BYTES = HIGH_WATER_BYTES // 4
 #: Bytes that one turn hands to the transport before the loop has its turn again.
 TURN_BYTES = 256 * 1024
-#: How long a connection that was closed by us is read on.
-LINGER_S = 2.0
 #: How long the client of a closed WebSocket has to end its side of the stream.
 HALF_CLOSED_S = 1.0
 #: What a WebSocket's client may send before it is accepted.
@@ -66,7 +65,7 @@ _OPTIONS = {
 }
 
 
-class Http2Connection(asyncio.Protocol):
+class Http2Connection(Ending):
     """The server's end of one connection, taken over from a ``Connection``.
 
     Args:
@@ -82,26 +81,23 @@ class Http2Connection(asyncio.Protocol):
 
     protocol: ClassVar = "http/2"
 
+    #: HTTP/2 has no half-open connection: who has ended its side is gone.
+    _heard_all = False
+
     __slots__ = (
         "_carried",
         "_client",
         "_due",
         "_engine",
         "_goes_on",
-        "_lingering",
         "_noted",
         "_origin",
         "_paused",
         "_place",
-        "_reading_paused",
-        "_runtime",
         "_server",
         "_tasks",
         "_tls",
-        "_transport",
-        "_unwritten_bytes",
         "_waiting",
-        "_write_by",
         "number",
         "received_bytes",
         "sent_bytes",
@@ -120,8 +116,8 @@ class Http2Connection(asyncio.Protocol):
         place: Hashable = None,
         tls: dict[str, Any] | None = None,
     ) -> None:
+        super().__init__(runtime)
         config = runtime.config
-        self._runtime = runtime
         self._transport = transport
         self._origin = origin
         self._client = client
@@ -143,13 +139,8 @@ class Http2Connection(asyncio.Protocol):
         self._goes_on = False
         #: The socket takes no more.
         self._paused = False
-        self._reading_paused = False
-        #: The last byte has been said; what is left is to see that it arrives.
-        self._lingering = False
-        self._write_by: float | None = None
         #: When the wheel will look at us.
         self._due: float | None = None
-        self._unwritten_bytes = 0
         self._engine = Http2Engine(
             config.http2_limits,
             config.http,
@@ -222,10 +213,8 @@ class Http2Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Learn that the socket takes no more: a client that does not read is not read."""
-        runtime = self._runtime
         self._paused = True
-        self._unwritten_bytes = unwritten_bytes(self._transport)
-        self._write_by = runtime.loop.time() + runtime.config.write_timeout_s
+        self._begin_waiting()
         self._pause_reading()
         self._schedule()
 
@@ -501,68 +490,21 @@ class Http2Connection(asyncio.Protocol):
             if not self._paused:
                 self._finish_writing()
 
-    def _finish_writing(self) -> None:
-        """End our side: everything is with the transport."""
-        transport, runtime = self._transport, self._runtime
-        if transport.is_closing():
-            return
-        now = runtime.loop.time()
-        self._unwritten_bytes = unwritten_bytes(transport)
-        self._write_by = now + runtime.config.write_timeout_s
-        if transport.can_write_eof():
-            # Read on for a while, so that a reset does not overtake our GOAWAY.
-            self._resume_reading()
-            transport.write_eof()
-        else:
-            transport.close()
-        runtime.wheel.schedule(self, now + min(LINGER_S, runtime.config.write_timeout_s))
+    @property
+    def _handed_over(self) -> bool:
+        return True  # what has no room there is with the engine, which is at its end
 
-    def expire(self, now: float) -> float | None:
-        """Act on a deadline."""
-        if self._lingering and not unwritten_bytes(self._transport):
-            self._transport.abort()
-            return None
-        if self._write_by is not None and not self._takes_bytes(now):
-            runtime = self._runtime
-            what = "%s: the client has taken nothing for %g s: it is cut off"
-            runtime.refusals.count("write_timeout")
-            runtime.log("write_timeout", what, self.peer, runtime.config.write_timeout_s)
-            self._transport.abort()
-            return None
-        if self._lingering:
-            return now + min(LINGER_S, self._runtime.config.write_timeout_s)
-        events = self._engine.timeout(now)
-        self._handle(events)
+    def _expire(self, now: float) -> float | None:
+        self._handle(self._engine.timeout(now))
         self.note()
         self._due = deadline = self._deadline()
         return deadline
-
-    def _takes_bytes(self, now: float) -> bool:
-        """Say whether the client has taken any of what waits for it, while there is time."""
-        assert self._write_by is not None
-        if now < self._write_by:
-            return True
-        waiting = unwritten_bytes(self._transport)
-        if waiting >= self._unwritten_bytes:
-            return False
-        self._unwritten_bytes = waiting
-        self._write_by = now + self._runtime.config.write_timeout_s
-        return True
 
     def drain(self) -> None:
         """Take nothing new, finish what is under way, and close."""
         if not self._lingering:
             self._engine.drain(self._runtime.loop.time())
             self.note()
-
-    def close(self, code: int, reason: str) -> None:
-        """End, by the wish of somebody who looks after the server."""
-        del code, reason
-        self.abort()
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._transport.abort()
 
     @property
     def task(self) -> "asyncio.Task[None] | None":
@@ -573,19 +515,6 @@ class Http2Connection(asyncio.Protocol):
         """Return what waits: see ``Drainable``."""
         waiting = self._engine.pending_bytes + self._transport.get_write_buffer_size()
         return 0, waiting, self._paused
-
-    # Reading
-
-    def _pause_reading(self) -> None:
-        if not self._reading_paused and not self._transport.is_closing():
-            self._reading_paused = True
-            self._transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        if self._reading_paused:
-            self._reading_paused = False
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
 
 
 class _Request:
