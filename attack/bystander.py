@@ -7,6 +7,8 @@ Rules of this file:
 - It runs in a process of its own, so that an attacker's work is not taken for the server's.
 - It asks when it is time to, whether the last answer has come or not, and an answer is timed from
   when its question was due: what a stall kept from being asked is counted, too.
+- A line says that each of its connections has had an answer, for until then the server's
+  descriptors grow by them.
 - The end of its standard input is its own; then it prints what it has measured, as JSON.
 """
 
@@ -157,7 +159,11 @@ class Voice(Way):
 def speak(ways: list[Way], turns: Iterator[list[Way]]) -> None:
     """Ask until the standard input ends."""
     due = time.monotonic()
+    settled = False
     while True:
+        if not settled and all(way.samples for way in ways):
+            settled = True
+            print(flush=True)
         now = time.monotonic()
         if now >= due:
             for way in next(turns):

@@ -11,6 +11,7 @@ Rules of this file:
 
 import contextlib
 import json
+import select
 import statistics
 import subprocess
 import sys
@@ -138,7 +139,6 @@ def _measure(
 ) -> None:
     wrong = finding.violations.append
     with _bystander(server, attack) as bystander:
-        time.sleep(0.3)
         began = time.monotonic()
         time.sleep(judge.quiet_s)
         before = server.vitals()
@@ -241,6 +241,10 @@ def _bystander(server: Served, attack: type[Attack]) -> Iterator[Callable[[], di
     )
     measured: dict[str, Any] = {"samples": [], "problems": ["it did not end"]}
     try:
+        assert process.stdout is not None
+        select.select(
+            [process.stdout], [], [], GRACE_S
+        )  # it says when all its connections are there
         yield lambda: measured
         with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
             measured.update(json.loads(process.communicate(timeout=30)[0]))
