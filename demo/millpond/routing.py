@@ -3,10 +3,11 @@
 from arena.routing import websocket_urlpatterns as arena
 from chat.routing import websocket_urlpatterns as chat
 from danmaku.routing import websocket_urlpatterns as danmaku
+from documents.routing import websocket_urlpatterns as documents
 from headrace.operations.routing import websocket_urlpatterns as operations
 from notifications.routing import websocket_urlpatterns as notifications
 from quotes.routing import websocket_urlpatterns as quotes
 
 __all__ = ["websocket_urlpatterns"]
 
-websocket_urlpatterns = [*arena, *chat, *danmaku, *notifications, *operations, *quotes]
+websocket_urlpatterns = [*arena, *chat, *danmaku, *documents, *notifications, *operations, *quotes]
