@@ -65,6 +65,8 @@ class DocumentConsumer(AsyncWebsocketConsumer):
     #: What it had when it came: it lacks at most what is new since.
     state = b"\0"
     refused = incomplete = 0
+    #: Whether it was asked for what it has, and has not answered.
+    is_asked = False
     is_ended = False
 
     async def connect(self):
@@ -87,8 +89,13 @@ class DocumentConsumer(AsyncWebsocketConsumer):
         # From here on it hears of everything; what was before, it is about to ask for.
         await self.channel_layer.group_add(document_group(self.number), self.channel_name)
         if self.role is Role.EDITOR:
-            await self.send(bytes_data=wire.ask(self.replica.state()))
+            await self.ask()
         await self.send(bytes_data=self.replica.who_is_here())
+
+    async def ask(self):
+        """Ask the page for all that it has and the document has not."""
+        self.is_asked = True
+        await self.send(bytes_data=wire.ask(self.replica.state()))
 
     async def disconnect(self, code):
         replica, self.replica = self.replica, None
@@ -156,7 +163,12 @@ class DocumentConsumer(AsyncWebsocketConsumer):
                 wire.read_state(data)
                 self.state = data
                 await self.bring_up_to_date()
-            case wire.Kind.MISSING | wire.Kind.UPDATE if data != NOTHING:
+            case wire.Kind.MISSING:
+                self.is_asked = False
+                await self.write(data)
+            # What somebody types while the page comes back builds on what they wrote before, and
+            # has overtaken it; it is in the answer, which was made after it.
+            case wire.Kind.UPDATE if not self.is_asked:
                 await self.write(data)
             case wire.Kind.AWARENESS:
                 await self.be_present(entries)
@@ -169,6 +181,8 @@ class DocumentConsumer(AsyncWebsocketConsumer):
         await self.send(bytes_data=wire.missing(self.replica.lacking(self.state)))
 
     async def write(self, update):
+        if update == NOTHING:
+            return
         if self.role is not Role.EDITOR:
             self.refused += 1
             reason = f"You may read this document, not change it: {self.refused} refused."
@@ -182,7 +196,7 @@ class DocumentConsumer(AsyncWebsocketConsumer):
             self.incomplete += 1
             if self.incomplete == INCOMPLETE_BORNE:
                 raise wire.Malformed("updates build on others that never came") from None
-            await self.send(bytes_data=wire.ask(self.replica.state()))
+            await self.ask()
 
     def own(self, entries):
         """Return what is said of the client for which this connection speaks."""

@@ -173,7 +173,8 @@ class Replica:
         self._use(Doc(allow_multithreading=True))  # the collector may run in another thread
         self._numbers = Numbers()
         self._snapshot_number = 0
-        self._size = 0
+        # Bytes: what is kept, as the table says, and what waits for it.
+        self._size = self._unkept = 0
         self._waiting: list[News] = []
         self._has_room = asyncio.Event()
         self._writer: asyncio.Task | None = None
@@ -303,9 +304,11 @@ class Replica:
         GivenUp, and DatabaseError.
         """
         is_deletion = update[:1] == b"\0"  # which makes a document shorter, in the end
-        if self._size + len(update) > settings.DOCUMENTS_BYTES and not is_deletion:
+        if not (is_deletion or self._has_place_for(update)):
+            if self._writer is not None:
+                await asyncio.wait([self._writer])  # with what was deleted just now
             await self._compact(beyond=0)
-            if self._size + len(update) > settings.DOCUMENTS_BYTES:
+            if not self._has_place_for(update):
                 raise Full
         if self.is_over:
             raise GivenUp
@@ -326,11 +329,14 @@ class Replica:
             raise Incomplete
         if not has_changed:
             return  # a page that comes back tells all that it has deleted, every time
-        self._size += len(update)
+        self._unkept += len(update)
         self._wait(News(create_update_message(update), update))
         while len(self._waiting) >= WAITING:
             self._has_room.clear()
             await self._has_room.wait()
+
+    def _has_place_for(self, update: bytes) -> bool:
+        return self._size + self._unkept + len(update) <= settings.DOCUMENTS_BYTES
 
     def _wait(self, news: News) -> None:
         self._waiting.append(news)
@@ -361,6 +367,7 @@ class Replica:
         if updates:
             append = database_sync_to_async(Update.objects.append)
             last, self._size = await append(self.number, updates)
+            self._unkept -= sum(map(len, updates))
         number = last - len(updates)
         latest = {news.client: news for news in batch}
         for news in batch:

@@ -4,14 +4,17 @@ import asyncio
 import contextlib
 import random
 import re
+import shutil
+import signal
 import sqlite3
 import sys
 
 import pytest
+import pytest_asyncio
 from pycrdt import Doc, Text, create_update_message, write_message, write_var_uint
 from websockets.exceptions import ConnectionClosed
 
-from .site import DEMO, PATIENCE_S
+from .site import DEMO, PATIENCE_S, Site, Tab
 
 sys.path.insert(0, str(DEMO))
 from documents import presence, wire
@@ -296,6 +299,31 @@ async def test_what_was_written_offline_merges(site):
 
 
 @served
+async def test_what_overtakes_what_it_builds_on_is_no_fault(site):
+    """A page that comes back sends what is typed just then before what was typed offline."""
+    async with two(site) as (one, other):
+        await one.write(0, "Together. ")
+        await other.says("Together. ")
+        await other.socket.close()
+        away = Peer(other.visitor, other.number)
+        away.doc.apply_update(other.doc.get_update())
+        away._outbox.clear()
+        for letter in "Offline. ":
+            await away.write(len(away.text), letter)
+        await one.write(0, "Meanwhile. ")
+        async with away.visitor.websocket(f"/ws/documents/{away.number}") as socket:
+            away._outbox.clear()
+            for letter in "Just now.":
+                away.text.insert(len(away.text), letter)
+            for update in away._outbox:
+                await socket.send(update)
+            away.socket = socket
+            listening = asyncio.create_task(away._listen(socket))
+            await one.says("Meanwhile. Together. Offline. Just now.")
+            listening.cancel()
+
+
+@served
 async def test_a_process_has_a_document_once(site):
     """Sixty updates over twenty connections are kept once each."""
     maya = await site.visitor().log_in("maya")
@@ -352,9 +380,417 @@ async def test_updates_are_folded_and_nothing_is_lost(site):
                 del one.text[0:1]
                 await one.send()
         await one.until(lambda: len(one.text) == 414)
-        await other.says(str(one.text))
+        await one.write(0, ".")  # told after what was before it is folded
+        await other.until(lambda: len(other.text) == 415)
+        assert str(one.text) == str(other.text)
         last, rows = kept(site, one.number)
-        assert last == 276
+        assert last == 277
         assert rows < 200
         async with Peer(one.visitor, one.number).online() as later:
             await later.says(str(one.text))
+
+
+# --- Who is there ---
+
+
+@served
+async def test_a_cursor_bears_the_name_of_the_login(site):
+    async with two(site) as (one, other):
+        await other.point(PLACE, user={"name": "Edith Novák", "color": "red"}, evil="<b>")
+        await one.until(lambda: (one.people.get(other.client) or {}).get("cursor"))
+        state = one.people[other.client]
+        assert state["user"]["name"] == "Jonas Lindqvist"
+        assert state["user"]["color"] == "#a24420"
+        assert "evil" not in state
+
+
+@served
+async def test_nobody_speaks_for_another_s_client(site):
+    async with two(site) as (one, other):
+        await one.point(PLACE)
+        await other.until(lambda: (other.people.get(one.client) or {}).get("cursor"))
+        # As y-websocket does by itself (it passes on what it has heard), and as a forger might.
+        forged = {"user": {"name": "Nobody"}, "cursor": None}
+        for state in (forged, None):
+            await other.socket.send(wire.awareness([(one.client, 1000, state)]))
+        await other.point(PLACE)
+        await one.until(lambda: (one.people.get(other.client) or {}).get("cursor"))
+        await one.point(BEHIND)
+        await other.until(lambda: other.people[one.client]["cursor"]["anchor"] == BEHIND)
+        assert one.people[one.client]["user"]["name"] == "Maya Okafor"
+
+
+@served
+@pytest.mark.parametrize("how", ["close", "abort"])
+async def test_who_leaves_is_gone(site, how):
+    async with two(site) as (one, other):
+        await one.until(lambda: one.people.get(other.client))
+        if how == "close":
+            await other.socket.close()
+        else:
+            other.socket.transport.abort()
+        await one.until(lambda: one.people[other.client] is None)
+
+
+@served
+async def test_who_comes_is_told_who_is_there(site):
+    async with two(site) as (one, other):
+        await one.point(PLACE)
+        await other.until(lambda: (other.people.get(one.client) or {}).get("cursor"))
+        async with Peer(one.visitor, one.number).online() as later:
+            await later.until(lambda: {one.client, other.client} <= later.people.keys())
+            later.people.clear()
+            await later.socket.send(b"\3")
+            await later.until(lambda: {one.client, other.client} <= later.people.keys())
+
+
+@served
+async def test_a_page_comes_back_as_who_it_was(site):
+    async with two(site) as (one, other):
+        again = Peer(other.visitor, other.number)
+        again.client, again.clock = other.client, 5
+        async with again.online():
+            await one.until(lambda: one.people.get(other.client))
+            await again.point(PLACE)
+            await one.until(lambda: (one.people.get(other.client) or {}).get("cursor"))
+            await other.socket.close()  # the one that was given up: it takes nobody along
+            async with Peer(one.visitor, one.number).online() as later:
+                await later.until(lambda: later.people.get(again.client))
+
+
+# --- Who may do what ---
+
+
+@served
+async def test_who_may_only_read_is_refused_and_told(site):
+    async with two(site, "viewer") as (one, other):
+        await one.write(0, "Mine.")
+        await other.says("Mine.")
+        for n in range(1, 11):
+            await other.write(0, "Theirs. ")
+            await other.until(lambda n=n: len(other.denied) == n)
+        assert other.denied[2] == "You may read this document, not change it: 3 refused."
+        assert await other.closed() == (READ_ONLY, other.denied[-1])
+        assert other.asked == 0
+        assert str(one.text) == "Mine."
+    async with one.online():
+        await one.says("Mine.")
+    assert kept(site, one.number)[0] == 1
+
+
+@served
+async def test_a_viewer_has_a_cursor_all_the_same(site):
+    async with two(site, "viewer") as (one, other):
+        await other.point(PLACE)
+        await one.until(lambda: (one.people.get(other.client) or {}).get("cursor"))
+        assert one.people[other.client]["user"]["reads"] is True
+        assert one.people[one.client]["user"]["reads"] is False
+
+
+@served
+async def test_a_stranger_and_a_wrong_number_are_told_the_same(site):
+    maya = await site.visitor().log_in("maya")
+    jonas = await site.visitor().log_in("jonas")
+    number = await new_document(maya)
+    for document in (number, 10**6, 10**30):
+        async with jonas.websocket(f"/ws/documents/{document}") as socket:
+            await socket.wait_closed()
+            assert socket.close_code == GONE
+            assert socket.close_reason.startswith("There is no such document")
+        assert (await jonas.get(f"/documents/{document}/")).status == 404
+    async with site.visitor().websocket(f"/ws/documents/{number}") as socket:
+        await socket.wait_closed()
+        assert socket.close_code == LOGGED_OUT
+
+
+@served
+async def test_rights_end_and_change_while_the_page_is_open(site):
+    async with two(site) as (one, other):
+        await share(one.visitor, one.number, "jonas", "viewer")
+        assert (await other.closed())[0] == ACCESS_CHANGED
+        async with other.online():
+            await other.synced.wait()
+            path = f"/documents/{one.number}/"
+            jonas = re.search(r"/unshare/(\d+)/", (await one.visitor.get(path)).text)[1]
+            await one.visitor.post(f"{path}unshare/{jonas}/", on=path)
+            assert (await other.closed())[0] == GONE
+        await one.visitor.post(f"{path}everyone/", on=path, everyone="editor")
+        async with other.online():
+            await other.synced.wait()
+            await other.write(0, "Back.")
+            await one.says("Back.")
+            await one.visitor.post(f"{path}delete/", on=path)
+            assert (await other.closed())[0] == (await one.closed())[0] == GONE
+
+
+@served
+async def test_only_the_owner_shares(site):
+    maya = await site.visitor().log_in("maya")
+    jonas = await site.visitor().log_in("jonas")
+    number = await new_document(maya, jonas="editor")
+    path = f"/documents/{number}/"
+    for what in ("share/", "unshare/1/", "everyone/", "delete/"):
+        page = await jonas.post(
+            path + what, on=path, username="wen", role="editor", everyone="viewer"
+        )
+        assert page.status == 404, what
+    page = await share(maya, number, "maya", "viewer")
+    assert "It is their own document." in page.text
+    page = await jonas.get("/documents/")
+    assert f'href="{path}"' in page.text
+    assert (
+        f'href="{path}"' not in (await (await site.visitor().log_in("wen")).get("/documents/")).text
+    )
+
+
+@served
+async def test_who_a_document_is_shared_with_is_notified(site):
+    maya = await site.visitor().log_in("maya")
+    priya = await site.visitor().log_in("priya")
+    async with priya.websocket("/ws/bell/") as socket:
+        bell = Tab(socket)
+        await bell.wait_for("welcome")
+        number = await new_document(maya, priya="viewer")
+        await share(maya, number, "priya", "editor")  # which is no news
+        told = (await bell.wait_for("notification"))["notification"]
+        assert (told["kind"], told["text"]) == ("document", "Maya Okafor · A document of a test")
+        assert not [
+            each
+            for each in await bell.quiet()
+            if each is not bell.heard[-2]
+            and each["type"] == "notification"
+            and each["notification"] != told
+        ]
+
+
+# --- Nonsense ---
+
+
+@served
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\0",
+        b"\0\2\2ab",
+        b"\0\2" + write_message(b"\1\1\xff\xff\xff\xff\x0f\0"),
+        b"\0\0" + write_message(b"\xff"),
+        b"\1\1\xff",
+        b"\2\0\0",
+        b"\7",
+        "text",
+    ],
+)
+async def test_what_is_no_message_ends_the_connection_and_no_other(site, message):
+    async with two(site) as (one, other):
+        await one.write(0, "Sense.")
+        await other.says("Sense.")
+        await other.socket.send(message)
+        code, reason = await other.closed()
+        assert code == MALFORMED
+        assert reason.startswith("Not understood: ")
+        await one.write(6, " More of it.")
+        async with other.online():
+            await other.says("Sense. More of it.")
+
+
+@served
+async def test_updates_at_random_break_nothing(site):
+    chance = random.Random(5)
+    maya = await site.visitor().log_in("maya")
+    number = await new_document(maya)
+    async with Peer(maya, number).online() as one:
+        await one.synced.wait()
+        for word in ("Sense ", "and ", "order."):
+            await one.write(len(one.text), word)
+        whole = one.doc.get_update()
+        for _ in range(60):
+            broken = bytearray(whole)
+            for _ in range(chance.randint(1, 4)):
+                broken[chance.randrange(len(broken))] = chance.randrange(256)
+            async with maya.websocket(f"/ws/documents/{number}") as socket:
+                await socket.send(wire.missing(b"\0\0"))
+                await socket.send(create_update_message(bytes(broken)))
+                await socket.send(b"\3")
+                with contextlib.suppress(ConnectionClosed):
+                    async for message in socket:
+                        if message[0] == 1:
+                            break
+        # Whatever of it made sense is kept, and can be read by who comes.
+        await one.write(0, "> ")
+        async with Peer(maya, number).online() as later:
+            await later.until(lambda: str(later.text).startswith("> "))
+            await later.says(str(one.text))
+
+
+@served
+async def test_an_update_that_builds_on_nothing_is_asked_for_again(site):
+    async with two(site) as (one, other):
+        other.text.insert(0, "One ")
+        other.text.insert(4, "two ")
+        other.text.insert(8, "three.")
+        *_, last = other._outbox
+        other._outbox.clear()
+        asked = other.asked
+        await other.socket.send(last)
+        await other.until(lambda: other.asked == asked + 1)
+        await one.says("One two three.")
+        again = Doc()
+        text = again.get("content", type=Text)
+        updates = []
+        again.observe(lambda event: updates.append(event.update))
+        text.insert(0, "a")
+        text.insert(1, "b")
+        for _ in range(2):
+            asked = other.asked
+            await other.socket.send(create_update_message(updates[1]))
+            await other.until(lambda asked=asked: other.asked > asked or other.socket.close_code)
+        assert (await other.closed())[0] == MALFORMED
+
+
+@served
+async def test_what_is_too_large_is_refused_with_a_code(site):
+    async with two(site) as (one, other):
+        await other.write(0, "x" * 300_000)
+        code, reason = await other.closed()
+        assert (code, reason) == (TOO_LARGE, "Too large: this document has no room for it.")
+        # In all, too; what is taken away makes room.
+        for _ in range(2):
+            await one.write(0, "y" * 250_000)
+        await one.write(0, "z" * 50_000)
+        assert (await one.closed())[0] == TOO_LARGE
+        shorter = Peer(one.visitor, one.number)
+        async with shorter.online():
+            await shorter.says("y" * 500_000)
+            del shorter.text[1:]
+            await shorter.send()
+            await shorter.write(1, "z" * 50_000)
+            async with Peer(one.visitor, one.number).online() as later:
+                await later.says("y" + "z" * 50_000)
+
+
+@served
+async def test_who_sends_too_much_is_told_and_comes_back_with_it(site):
+    async with two(site) as (one, other):
+        for n in range(700):
+            other.text.insert(n, "x")
+        messages, other._outbox = other._outbox, []
+        with contextlib.suppress(ConnectionClosed):
+            for message in messages:
+                await other.socket.send(message)
+        assert (await other.closed())[0] == TOO_MANY
+        async with other.online():
+            await one.says("x" * 700)
+
+
+# --- Several processes ---
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def pair(seeded, tmp_path, monkeypatch):
+    """Two processes over one database and the local layer."""
+    monkeypatch.setenv("DEMO_LAYER", "local")
+    data = shutil.copytree(seeded, tmp_path / "data")
+    sites = Site(data), Site(data)
+    for site in sites:
+        await site.start()
+    yield sites
+    for site in sites:
+        await site.stop()
+    assert sites[0].new_complaints() == []
+
+
+@served
+async def test_two_processes_show_one_document(pair):
+    """They write at once, fold its updates both, and say the same."""
+    here, there = pair
+    maya = await here.visitor().log_in("maya")
+    jonas = await there.visitor().log_in("jonas")
+    number = await new_document(maya, jonas="editor")
+    async with Peer(maya, number).online() as one, Peer(jonas, number).online() as other:
+        await one.until(lambda: one.people.get(other.client))
+        await other.until(lambda: other.people.get(one.client))
+        await asyncio.gather(one.synced.wait(), other.synced.wait())
+
+        async def write(peer, letter):
+            for _ in range(210):
+                await peer.write(len(peer.text) // 2, letter)
+
+        await asyncio.gather(write(one, "a"), write(other, "b"))
+        await one.until(lambda: len(one.text) == 420)
+        await one.write(0, ".")  # told after what was before it is folded
+        await other.until(lambda: len(other.text) == 421)
+        assert str(one.text) == str(other.text)
+        last, rows = kept(here, number)
+        assert last == 421
+        assert rows < 220
+        async with Peer(maya, number).online(there) as later:
+            await later.says(str(one.text))
+
+
+@served
+async def test_what_a_killed_process_had_kept_is_there(pair):
+    here, there = pair
+    maya = await here.visitor().log_in("maya")
+    jonas = await there.visitor().log_in("jonas")
+    number = await new_document(maya, jonas="editor")
+    async with Peer(jonas, number).online() as other:
+        one = Peer(maya, number)
+        async with one.online():
+            await one.synced.wait()
+            await one.write(0, "Before. ")
+            await other.says("Before. ")
+            await here.stop(signal.SIGKILL)
+        await one.write(8, "Meanwhile. ")
+        async with one.online(there):
+            await other.says("Before. Meanwhile. ")
+    await here.start()
+    async with one.online(here):
+        await one.says("Before. Meanwhile. ")
+
+
+@served
+async def test_what_was_kept_and_never_told_is_found_by_its_number(pair):
+    """As if the process that kept it had died in between."""
+    here, there = pair
+    maya = await here.visitor().log_in("maya")
+    jonas = await there.visitor().log_in("jonas")
+    number = await new_document(maya, jonas="editor")
+    async with Peer(maya, number).online() as one, Peer(jonas, number).online() as other:
+        await asyncio.gather(one.synced.wait(), other.synced.wait())
+        silent = Doc({"content": Text("Never told. ")})
+        with contextlib.closing(sqlite3.connect(here.data / "db.sqlite3", timeout=10)) as database:
+            database.execute(
+                "insert into documents_update (document_id, number, data) values (?, 1, ?)",
+                (number, silent.get_update()),
+            )
+            database.execute(
+                "update documents_document set last_number = 1 where id = ?", (number,)
+            )
+            database.commit()
+        await one.write(0, "Told. ")
+        for peer in (one, other):
+            await peer.until(lambda peer=peer: "Never told. " in str(peer.text))
+            await peer.until(
+                lambda peer=peer: "Told. " in str(peer.text).replace("Never told. ", "")
+            )
+        await other.says(str(one.text))
+
+
+@served
+async def test_a_database_that_fails_loses_nothing(own_site):
+    maya = await own_site.visitor().log_in("maya")
+    number = await new_document(maya)
+    async with Peer(maya, number).online() as one:
+        await one.synced.wait()
+        with contextlib.closing(sqlite3.connect(own_site.data / "db.sqlite3")) as database:
+            database.execute("alter table documents_update rename to elsewhere")
+            await one.write(0, "Not lost.")
+            assert (await one.closed())[0] == 1013
+            database.execute("alter table elsewhere rename to documents_update")
+    async with one.online():
+        await one.until(lambda: one.asked)
+        async with Peer(maya, number).online() as later:
+            await later.says("Not lost.")
+    assert own_site.new_complaints() != []
+    assert f"document {number} can't be written" in own_site.log.read_text()
