@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import random
 import re
 import shutil
@@ -14,7 +15,7 @@ import pytest_asyncio
 from pycrdt import Doc, Text, create_update_message, write_message, write_var_uint
 from websockets.exceptions import ConnectionClosed
 
-from .site import DEMO, PATIENCE_S, Site, Tab
+from .site import DEMO, PATIENCE_S, Site, Tab, manage
 
 sys.path.insert(0, str(DEMO))
 from documents import presence, wire
@@ -794,3 +795,87 @@ async def test_a_database_that_fails_loses_nothing(own_site):
             await later.says("Not lost.")
     assert own_site.new_complaints() != []
     assert f"document {number} can't be written" in own_site.log.read_text()
+
+
+# --- Inside of one process ---
+
+INSIDE = """
+import asyncio
+from django.contrib.auth import get_user_model
+from documents import wire
+from documents.groups import document_group
+from documents.replica import replicas
+from documents.routing import websocket_urlpatterns
+from headrace.layers import get_channel_layer
+from headrace.routing import URLRouter
+from headrace.testing import WebsocketCommunicator
+from pycrdt import Doc, Text, create_update_message
+
+async def page(user):
+    page = WebsocketCommunicator(URLRouter(websocket_urlpatterns), "/ws/documents/1")
+    page.scope["user"] = user
+    await page.connect()
+    await page.send_to(bytes_data=wire.missing(b"\\0\\0"))  # it has nothing of its own
+    await page.send_to(bytes_data=wire.ask(b"\\0"))
+    return page, await told(page, wire.Kind.MISSING)
+
+async def told(page, kind):
+    while True:
+        found, data = wire.read(await page.receive_from(timeout=10))
+        if found is kind:
+            return data
+
+async def main():
+    user = await get_user_model().objects.aget(username="maya")
+    one, whole = await page(user)
+    (replica,) = replicas._open.values()
+    (first,) = replica.channels
+    two, again = await page(user)
+    assert again == whole
+    assert list(replicas._open.values()) == [replica], "one for both"
+    (second,) = replica.channels - {first}
+
+    # As if the channel layer had lost what it was to bring to the second page.
+    layer = get_channel_layer()
+    await layer.group_discard(document_group(1), second)
+    update = Doc({"content": Text("Lost, and found.")}).get_update()
+    await one.send_to(bytes_data=create_update_message(update))
+    assert await told(one, wire.Kind.UPDATE) == update
+    assert await two.receive_nothing()
+    await layer.send(second, {"type": "layer.gap", "reason": "a test", "groups": []})
+    healed = Doc({"content": Text()})
+    healed.apply_update(await told(two, wire.Kind.MISSING))
+    assert "Lost, and found." in str(healed["content"])
+    assert "The summer fair" in str(healed["content"])
+
+    await one.disconnect()
+    assert len(replicas) == 1
+    await two.disconnect()
+    assert len(replicas) == 0
+    print("done")
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_has_one_replica_and_a_gap_heals(seeded, tmp_path):
+    data = shutil.copytree(seeded, tmp_path / "data")
+    assert manage(data, "shell", "-c", INSIDE).endswith("done\n")
+
+
+# --- What the page has of others ---
+
+
+def test_the_bundle_is_of_the_versions_that_are_locked():
+    application = DEMO / "documents"
+    lock = (application / "frontend/package-lock.json").read_text()
+    assert '"resolved"' not in lock
+    locked = {
+        path.removeprefix("node_modules/"): package["version"]
+        for path, package in json.loads(lock)["packages"].items()
+        if path
+    }
+    licences = (application / "static/documents/vendor/LICENSES.txt").read_text()
+    bundled = re.findall(r"^(\S+) (\d[\d.]*) \(MIT\)$", licences, re.MULTILINE)
+    assert {"yjs", "y-websocket", "y-codemirror.next", "@codemirror/view"} <= dict(bundled).keys()
+    assert [locked[name] for name, _ in bundled] == [version for _, version in bundled]

@@ -77,7 +77,7 @@ async def says(page, whole=None, *parts):
         async with asyncio.timeout(PATIENCE_S):
             await page.evaluate(UNTIL, [whole, parts])
     except TimeoutError:
-        pytest.fail(f"it says {await page.evaluate(WHOLE_TEXT)!r}")
+        pytest.fail(f"it says {await page.evaluate(WHOLE_TEXT)!r}, not {whole!r} with {parts}")
 
 
 def others(page):
@@ -252,12 +252,12 @@ async def test_two_who_type_at_random_end_with_the_same_text(site, person):  # n
         if await retry.is_visible():
             await retry.click()
         await connected(page)
-    # What each wrote last is on its way: a line of each, and it is in both.
+    # What each wrote last is on its way: behind it, each writes a word, which comes to both.
     for n, page in enumerate(pages):
         await page.evaluate(SELECT, [1, 0])
-        await page.keyboard.type(f"\nlast{n}\n")
-    for page in pages:
-        await says(page, None, "last0", "last1")
+        await page.keyboard.type(f" last{n} ")
+        for each in pages:
+            await says(each, None, f"last{n}")
     one, other = [await page.evaluate(WHOLE_TEXT) for page in pages]
     assert one == other, f"seed {seed}"
     later = await open_document(await person(site, "wen"), path)

@@ -14,7 +14,8 @@ def declared():
         *project["build-system"]["requires"],
         *project["project"]["dependencies"],
         *(requirement for extra in extras for requirement in extra),
-        *(requirement for group in groups for requirement in group),
+        # One that is no text includes another group.
+        *(requirement for group in groups for requirement in group if isinstance(requirement, str)),
     ):
         yield re.match(r"[\w.-]+", requirement)[0].lower()
 
