@@ -124,12 +124,8 @@ class Ears(AsyncConsumer):
     replica: "Replica"
 
     async def replica_open(self, event):
-        try:
-            for group in (document_group, replicas_group):
-                await self.channel_layer.group_add(group(self.replica.number), self.channel_name)
-        except LAYER_FAILURES as error:
-            self.replica.listening.set_exception(error)
-            raise StopConsumer from None
+        for group in (document_group, replicas_group):
+            await self.channel_layer.group_add(group(self.replica.number), self.channel_name)
         self.replica.listening.set_result(None)
 
     async def replica_close(self, event):
@@ -154,6 +150,8 @@ class Ears(AsyncConsumer):
 
     async def on_error(self, error, message):
         """Go on: what was missed is found out later."""
+        if not self.replica.listening.done():
+            self.replica.listening.set_exception(error)
         logger.error("a document has failed at %s", message["type"], exc_info=error)
 
 
@@ -351,9 +349,9 @@ class Replica:
                 batch, self._waiting = self._waiting, []
                 self._has_room.set()
                 await self._keep(batch)
-        except (DatabaseError, Document.DoesNotExist) as error:
+        except Exception as error:
             # What is applied here is kept nowhere: this replica says more than there is.
-            if isinstance(error, DatabaseError):
+            if not isinstance(error, Document.DoesNotExist):
                 logger.exception("document %s can't be written", self.number)
             self._waiting = []
             self._has_room.set()
@@ -379,7 +377,10 @@ class Replica:
             elif latest[news.client] is news:
                 await self._tell(news.message, **news.details)
         if last - self._snapshot_number >= settings.DOCUMENTS_COMPACT_AFTER:
-            await self._compact(beyond=settings.DOCUMENTS_COMPACT_AFTER - 1)
+            try:
+                await self._compact(beyond=settings.DOCUMENTS_COMPACT_AFTER - 1)
+            except DatabaseError:  # nothing hangs on it: the next update tries again
+                logger.warning("document %s can't be folded", self.number, exc_info=True)
 
     async def _compact(self, *, beyond: int) -> None:
         done = await database_sync_to_async(Update.objects.compact)(self.number, beyond=beyond)
@@ -402,7 +403,7 @@ class Replica:
         self.presence.note(client, clock, state, user=user, channel=channel, now=time.monotonic())
         message = wire.awareness([(client, clock, state)])
         details = {"user": user, "channel": channel}
-        if self._writer is None:
+        if self._writer is None or self.is_over:
             await self._tell(message, **details)
         else:  # behind what it wrote: a cursor stands where there is text
             self._wait(News(message, client=client, details=details))

@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 # How long two people type at random; a minute says more than a few seconds.
-TYPING_S = float(os.environ.get("DOCUMENTS_TYPING_S", "5"))
+TYPING_S = float(os.environ.get("DOCUMENTS_TYPING_S", "4"))
 
 WHOLE_TEXT = """async () => {
     const { EditorView } = await import("/static/documents/vendor/editor.js");
@@ -228,7 +228,7 @@ async def type_at_random(page, cable, until, chance):
 
 
 async def test_two_who_type_at_random_end_with_the_same_text(site, person):  # noqa: F811
-    """With disconnections, for DOCUMENTS_TYPING_S seconds (5)."""
+    """With disconnections, for DOCUMENTS_TYPING_S seconds (4)."""
     seed = random.randrange(2**32)
     path = await new_document(site, "editor")
     pages, cables = [], []
