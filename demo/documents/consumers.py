@@ -90,7 +90,7 @@ class DocumentConsumer(AsyncWebsocketConsumer):
         await self.channel_layer.group_add(document_group(self.number), self.channel_name)
         if self.role is Role.EDITOR:
             await self.ask()
-        await self.send(bytes_data=self.replica.who_is_here())
+        await self.replica.welcome(self.channel_name)
 
     async def ask(self):
         """Ask the page for all that it has and the document has not."""
@@ -173,7 +173,7 @@ class DocumentConsumer(AsyncWebsocketConsumer):
             case wire.Kind.AWARENESS:
                 await self.be_present(entries)
             case wire.Kind.QUERY:
-                await self.send(bytes_data=self.replica.who_is_here())
+                await self.replica.welcome(self.channel_name)
 
     async def bring_up_to_date(self):
         # Something may have been kept, and its telling on its way here before the page was.
@@ -229,4 +229,4 @@ class DocumentConsumer(AsyncWebsocketConsumer):
         """Send what is new since the page came: some of it may have been lost on its way."""
         if self.replica is not None and not self.is_ended:
             await self.bring_up_to_date()
-            await self.send(bytes_data=self.replica.who_is_here())
+            await self.replica.welcome(self.channel_name)

@@ -126,7 +126,7 @@ class Ears(AsyncConsumer):
     async def replica_open(self, event):
         for group in (document_group, replicas_group):
             await self.channel_layer.group_add(group(self.replica.number), self.channel_name)
-        self.replica.listening.set_result(None)
+        self.replica.listening.set_result(self.channel_name)
 
     async def replica_close(self, event):
         raise StopConsumer
@@ -140,6 +140,14 @@ class Ears(AsyncConsumer):
 
     async def document_access(self, event):
         """Pass over what concerns the pages."""
+
+    async def replica_welcome(self, event):
+        """Tell a page who is there, with all that was heard before the page heard of everything."""
+        message = self.replica.who_is_here()
+        with contextlib.suppress(*LAYER_FAILURES):  # the page is told again every 15 s
+            await self.channel_layer.send(
+                event["channel"], {"type": "websocket.send", "bytes": message}
+            )
 
     async def replica_call(self, event):
         """Tell a new replica who is here. To all: who knows it already passes over it."""
@@ -161,7 +169,8 @@ class Replica:
     def __init__(self, number: int) -> None:
         self.number = number
         self.presence = Presence()
-        self.listening: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        #: The channel of its ears.
+        self.listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         #: The channels of the connections that show it here.
         self.channels: set[str] = set()
         self.is_over = False
@@ -407,6 +416,11 @@ class Replica:
             await self._tell(message, **details)
         else:  # behind what it wrote: a cursor stands where there is text
             self._wait(News(message, client=client, details=details))
+
+    async def welcome(self, channel: str) -> None:
+        """Tell a page who is there: by the ears, behind what they have not taken in yet."""
+        event = {"type": "replica.welcome", "channel": channel}
+        await self._layer.send(self.listening.result(), event)
 
     def who_is_here(self) -> bytes:
         """Return the message that tells a page who is there."""
