@@ -419,6 +419,7 @@ class Replica:
 
     async def welcome(self, channel: str) -> None:
         """Tell a page who is there: by the ears, behind what they have not taken in yet."""
+        self._layer.settle()  # what the group is sent in this turn is on its way: it goes first
         event = {"type": "replica.welcome", "channel": channel}
         await self._layer.send(self.listening.result(), event)
 
