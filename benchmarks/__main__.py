@@ -104,8 +104,9 @@ def _run(cells: list[dict[str, Any]], options: argparse.Namespace, scratch: Path
                         headers=headers,
                         all_cores=row.all_cores,
                     )
-                except BenchmarkError as error:
-                    cell["error"] = str(error)
+                except (BenchmarkError, OSError, ValueError) as error:
+                    # The other cells are not lost with this one.
+                    cell["error"] = str(error) or type(error).__name__
                 else:
                     cell["cell"] = asdict(found)
                 cells.append(cell)
@@ -157,7 +158,7 @@ def _options() -> argparse.Namespace:
     add("--only", default="", metavar="A,B", help=f"only these workloads and servers: {names}")
     add("--rounds", type=int, help="how often every cell is measured (3)")
     add("--seconds", type=float, help="measured time per cell, after a warm-up (2)")
-    add("--quick", action="store_true", help="one short round, in less than two minutes")
+    add("--quick", action="store_true", help="one short round, in a few minutes")
     add("--browser", action="store_true", help="send the headers of a browser")
     add("--output", type=Path, default=REPORTS, metavar="FOLDER", help="for tables, JSON, plot")
     add("--publish", action="store_true", help="write the run into the documentation too")

@@ -418,6 +418,10 @@ class _Asked:
         """Send a short message, and return the short one that answers it."""
         self._socket.sendall(b"\x81\x81\0\0\0\0?")  # a mask of zeros
         first, length = self._file.read(2)
+        while first == 0x89 and length <= 125:  # on a busy machine we are asked whether we live
+            pong = bytes((0x8A, 0x80 | length, 0, 0, 0, 0)) + self._file.read(length)
+            self._socket.sendall(pong)
+            first, length = self._file.read(2)
         if first != 0x81 or length > 125:
             raise BenchmarkError(f"no short text answered: 0x{first:02x}, {length}")
         return self._file.read(length).decode()

@@ -53,6 +53,19 @@ def test_a_subcommand_that_is_not_there(capsys):
     assert "invalid choice: 'sevre'" in written
 
 
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("--workres=2", "; did you mean --workers?"),
+        ("--no-such-thing", ""),
+    ],
+)
+def test_an_option_that_is_not_there(capsys, option, hint):
+    status, written = run(capsys, "serve", option, "mysite.asgi:application")
+    assert status == 2
+    assert written.endswith(f"headrace serve: error: unrecognized arguments: {option}{hint}\n")
+
+
 @pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (3, 3)])
 def test_a_subcommand_gives_the_status(capsys, pour, returned, status):
     cups = []

@@ -4,6 +4,7 @@ import sys
 
 import uvloop
 from picows import WSListener, WSMsgType, ws_create_server
+from stall import Stall
 
 members = set()
 
@@ -34,9 +35,26 @@ class Member(WSListener):
                 member.send(WSMsgType.TEXT, payload)
 
 
+class StallTeller(WSListener):
+    def on_ws_connected(self, transport):
+        self.stall = Stall()
+
+    def on_ws_disconnected(self, transport):
+        self.stall.end()
+
+    def on_ws_frame(self, transport, frame):
+        if frame.msg_type == WSMsgType.CLOSE:
+            transport.disconnect()
+        else:
+            transport.send(WSMsgType.TEXT, self.stall.asked().encode())
+
+
+LISTENERS = {b"/group/": Member, b"/stall/": StallTeller}
+
+
 async def main(port):
     def listener(request):
-        return Member() if request.path == b"/group/" else Echo()
+        return LISTENERS.get(request.path, Echo)()
 
     server = await ws_create_server(listener, "127.0.0.1", port)
     await server.serve_forever()

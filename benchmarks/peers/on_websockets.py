@@ -3,12 +3,16 @@
 import sys
 
 import uvloop
+from stall import Stall
 from websockets.asyncio.server import broadcast, serve
 
 members = set()
 
 
 async def handler(websocket):
+    if websocket.request.path == "/stall/":
+        await tell_stalls(websocket)
+        return
     if websocket.request.path != "/group/":
         async for message in websocket:
             await websocket.send(message)
@@ -19,6 +23,15 @@ async def handler(websocket):
             broadcast(members, message)
     finally:
         members.discard(websocket)
+
+
+async def tell_stalls(websocket):
+    stall = Stall()
+    try:
+        async for _ in websocket:
+            await websocket.send(stall.asked())
+    finally:
+        stall.end()
 
 
 async def main(port):

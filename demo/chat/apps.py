@@ -6,6 +6,7 @@ from millpond.apps import Showcase
 
 class ChatConfig(AppConfig):
     name = "chat"
+    verbose_name = _("Chat")
     showcase = Showcase(
         order=10,
         title=_("Chat"),
@@ -16,8 +17,14 @@ class ChatConfig(AppConfig):
             "chat/consumers.py",
             "chat/routing.py",
             "chat/groups.py",
+            "chat/actions.py",
             "chat/models.py",
             "chat/presence.py",
+            "chat/images.py",
+            "chat/views.py",
+            "chat/admin.py",
+            "chat/static/chat/js/log.js",
+            "chat/static/chat/js/room.js",
             "live/consumers.py",
         ),
     )

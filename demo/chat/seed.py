@@ -3,12 +3,14 @@
 from datetime import timedelta
 from uuid import NAMESPACE_URL, uuid5
 
+from django.contrib.auth.models import Permission
 from django.utils import timezone
 
 from chat.models import Message, ReadMark, Room
 
 __all__ = ["seed"]
 
+STAFF = "edith"
 ROOMS = (
     (
         "Mill Pond",
@@ -56,6 +58,16 @@ ROOMS = (
     ),
 )
 
+# What two say to each other: nobody else can read it, and staff neither.
+CONVERSATIONS = (
+    (
+        ("maya", "jonas"),
+        ("maya", 0, "Did you hide the good biscuits again?"),
+        ("jonas", 3, "I would never. Third shelf, behind the oats."),
+        ("jonas", 1, "Don't tell Wen."),
+    ),
+)
+
 # How far some have read, so that there is something new to find: (user name, room, unread).
 BEHIND = (
     ("maya", "Workshop", 2),
@@ -64,6 +76,7 @@ BEHIND = (
     ("tomas", "Workshop", 3),
     ("wen", "Reading Room", 4),
     ("edith", "Mill Pond", 5),
+    ("maya", "", 1),  # in her conversation
 )
 
 
@@ -72,13 +85,22 @@ def seed(people):
     opened = [
         room
         for name, topic, *conversation in ROOMS
-        if (room := open_room(name, topic, conversation, people))
+        if (room := open_room(conversation, people, name=name, defaults={"topic": topic}))
     ]
-    return f"{Room.objects.count()} rooms ({len(opened)} new), {Message.objects.count()} messages"
+    for (one, two), *conversation in CONVERSATIONS:
+        first, second = sorted((people[one], people[two]), key=lambda person: person.pk)
+        open_room(conversation, people, one=first, two=second)
+    moderate = Permission.objects.filter(
+        content_type__app_label="chat",
+        codename__in=("moderate_room", "view_room", "view_message", "view_mute"),
+    )
+    people[STAFF].user_permissions.add(*moderate)
+    rooms = Room.objects.public().count()
+    return f"{rooms} rooms ({len(opened)} new), {Message.objects.count()} messages"
 
 
-def open_room(name, topic, conversation, people):
-    room, created = Room.objects.get_or_create(name=name, defaults={"topic": topic})
+def open_room(conversation, people, **room):
+    room, created = Room.objects.get_or_create(**room)
     if not created:
         return None
     sent_at = timezone.now() - timedelta(
@@ -89,16 +111,18 @@ def open_room(name, topic, conversation, people):
         Message.objects.create(
             room=room,
             number=number,
+            change=number,
             author=people[username],
             client_id=uuid5(NAMESPACE_URL, f"{room.slug}/{number}"),
             text=text,
             sent_at=sent_at,
         )
-    room.last_number = len(conversation)
+    room.last_number = room.last_change = len(conversation)
     room.save()
-    unread = {username: count for username, where, count in BEHIND if where == name}
+    unread = {username: count for username, where, count in BEHIND if where == room.name}
     ReadMark.objects.bulk_create(
         ReadMark(room=room, user=person, number=room.last_number - unread.get(person.username, 0))
         for person in people.values()
+        if not room.is_private or person in (room.one, room.two)
     )
     return room

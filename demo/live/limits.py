@@ -47,7 +47,10 @@ def text_of(value: object, *, length: int, what: str = "A message") -> str:
         raise Refused("empty", "Write something first.")
     if len(text) > length:
         raise Refused(
-            "too_long", f"{what} has at most {length:,} characters; this one has {len(text):,}."
+            "too_long",
+            f"{what} has at most {length:,} characters; this one has {len(text):,}.",
+            most=length,
+            length=len(text),
         )
     if UNSHOWABLE.search(text):
         raise Refused("bad_message", "The text holds characters that can't be shown.")

@@ -31,6 +31,16 @@ class Showcase:
     #: Files of the application that its page points out, by their paths in ``demo/``.
     sources: tuple[str, ...] = ()
 
+    @property
+    def label(self) -> str:
+        """The application's folder in ``demo/``."""
+        return self.sources[0].partition("/")[0] if self.sources else ""
+
+    @property
+    def miniatures(self) -> tuple[str, str]:
+        """The templates of its picture on the start page: the first that there is."""
+        return f"millpond/miniatures/{self.label}.html", "millpond/miniatures/other.html"
+
 
 def showcases() -> list[Showcase]:
     """Return those of all installed applications, in their order."""

@@ -3,6 +3,7 @@
 import os
 
 from django.core.asgi import get_asgi_application
+from django.urls import re_path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "millpond.settings")
 django_application = get_asgi_application()  # before the imports that need Django's apps
@@ -10,12 +11,15 @@ django_application = get_asgi_application()  # before the imports that need Djan
 from headrace.auth import AuthMiddlewareStack  # noqa: E402
 from headrace.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from headrace.security.websocket import AllowedHostsOriginValidator  # noqa: E402
-from millpond.routing import websocket_urlpatterns  # noqa: E402
+from millpond.routing import http_urlpatterns, websocket_urlpatterns  # noqa: E402
 from millpond.staticfiles import StaticFiles  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
-        "http": StaticFiles(django_application),
+        # Django answers what none of the applications answers past it.
+        "http": StaticFiles(
+            URLRouter([*http_urlpatterns, re_path("", django_application)]),
+        ),
         # Browsers send cookies along with a WebSocket to any site: the origin is checked first.
         "websocket": AllowedHostsOriginValidator(
             AuthMiddlewareStack(URLRouter(websocket_urlpatterns))

@@ -20,7 +20,5 @@ def applications(request):
     found = showcases()
     match = request.resolver_match
     here = match.func.__module__.partition(".")[0] if match else ""
-    current = next(
-        (each for each in found if each.sources and each.sources[0].startswith(f"{here}/")), None
-    )
+    current = next((each for each in found if here and each.label == here), None)
     return {"showcases": found, "current_showcase": current}

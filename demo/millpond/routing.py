@@ -1,4 +1,4 @@
-"""Which consumer a WebSocket of the site meets: each application says it for its own."""
+"""Which consumer a WebSocket or a stream meets: each application says it for its own."""
 
 from arena.routing import websocket_urlpatterns as arena
 from chat.routing import websocket_urlpatterns as chat
@@ -6,8 +6,19 @@ from danmaku.routing import websocket_urlpatterns as danmaku
 from documents.routing import websocket_urlpatterns as documents
 from headrace.operations.routing import websocket_urlpatterns as operations
 from notifications.routing import websocket_urlpatterns as notifications
+from polling.routing import http_urlpatterns
+from polling.routing import websocket_urlpatterns as polling
 from quotes.routing import websocket_urlpatterns as quotes
 
-__all__ = ["websocket_urlpatterns"]
+__all__ = ["http_urlpatterns", "websocket_urlpatterns"]
 
-websocket_urlpatterns = [*arena, *chat, *danmaku, *documents, *notifications, *operations, *quotes]
+websocket_urlpatterns = [
+    *arena,
+    *chat,
+    *danmaku,
+    *documents,
+    *notifications,
+    *operations,
+    *polling,
+    *quotes,
+]

@@ -9,7 +9,9 @@ layer in memory (``CHANNEL_LAYERS`` is unset: Headrace's default). The environme
 - ``DEMO_DEBUG``: ``1`` shows Django's own error pages
 """
 
+import contextlib
 import os
+import tempfile
 from pathlib import Path
 
 from django.core.management.utils import get_random_secret_key
@@ -22,13 +24,14 @@ DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 def secret_key() -> str:
     """Return this installation's own key, made on the first run and readable by its user alone."""
     path = DATA_DIR / "secret-key"
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        return path.read_text()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key := get_random_secret_key())
-    return key
+    if not path.exists():
+        # Workers begin at the same time: the key is there whole or not at all, and the first wins.
+        with tempfile.NamedTemporaryFile("w", dir=DATA_DIR) as file:
+            file.write(get_random_secret_key())
+            file.flush()
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, path)
+    return path.read_text()
 
 
 SECRET_KEY = secret_key()
@@ -52,6 +55,7 @@ INSTALLED_APPS = [
     "chat",
     "danmaku",
     "documents",
+    "polling",
     "quotes",
     "notifications",
 ]
@@ -95,7 +99,9 @@ DATABASES = {
         "OPTIONS": {
             # Readers don't wait for the writer, and a writer takes the lock when its
             # transaction begins, so that two of them queue instead of failing half-way.
-            "init_command": "PRAGMA journal_mode=WAL;",
+            # NORMAL doesn't wait for the disk at each commit: with this journal a power cut may
+            # cost the last moment, and never the file.
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
             "transaction_mode": "IMMEDIATE",
             "timeout": 10,
         },
@@ -124,6 +130,8 @@ TIME_ZONE = "UTC"  # the browser shows its own user's time
 USE_TZ = True
 
 STATIC_URL = "static/"
+# Images of the chat. There is no MEDIA_URL: a view serves them, to those who may see them.
+MEDIA_ROOT = DATA_DIR / "media"
 
 # Log out, and every open page of that log-in hears of it.
 HEADRACE = {"CLOSE_ON_LOGOUT": True}
@@ -146,6 +154,13 @@ CHAT_PAGE_SIZE = 40
 # Messages of one connection: so many at once, then so many a second.
 CHAT_BURST = 10
 CHAT_PER_SECOND = 1
+# Images: bytes of the file, pixels in it, images of one user in a minute. For how long staff may
+# mute somebody. For how long a process that gives no sign of life still has its people.
+CHAT_IMAGE_BYTES = 5_000_000
+CHAT_IMAGE_PIXELS = 25_000_000
+CHAT_IMAGES_PER_MINUTE = 10
+CHAT_MUTE_MINUTES = 24 * 60
+CHAT_LEASE_S = 3
 
 # The market: seconds of a candle, how many are kept of each instrument, for how long a process has
 # the market without a word, and for how many prices one user may wait.
@@ -175,3 +190,13 @@ DOCUMENTS_UPDATE_BYTES = 256 * 1024
 DOCUMENTS_COMPACT_AFTER = 200
 DOCUMENTS_BURST = 400
 DOCUMENTS_PER_SECOND = 100
+
+# The four ways: messages of the feed that are kept, two minutes of them; how long a long poll waits
+# and a stream is silent; when a stream that broke comes again. Requests of an account in one
+# process: at once, then a second; and what it may leave open.
+POLLING_KEPT = 1_200
+POLLING_WAIT_S = 15
+POLLING_RETRY_MS = 1_000
+POLLING_BURST = 100
+POLLING_PER_SECOND = 50
+POLLING_OPEN = 24

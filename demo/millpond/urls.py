@@ -2,7 +2,9 @@
 
 from django.contrib import admin
 from django.contrib.auth.decorators import login_not_required
+from django.templatetags.static import static
 from django.urls import include, path
+from django.views.generic import RedirectView
 from django.views.i18n import JavaScriptCatalog, set_language
 
 from millpond import views
@@ -12,12 +14,17 @@ urlpatterns = [
     path("source/<path:path>", views.source, name="source"),
     path("language/", login_not_required(set_language), name="set_language"),
     path("words.js", login_not_required(JavaScriptCatalog.as_view()), name="words"),
+    path(
+        "favicon.ico",  # for pages that name none: those of the admin
+        login_not_required(RedirectView.as_view(url=static("millpond/icon.svg"))),
+    ),
     path("admin/", admin.site.urls),
     path("arena/", include("arena.urls")),
     path("chat/", include("chat.urls")),
     path("danmaku/", include("danmaku.urls")),
     path("documents/", include("documents.urls")),
     path("notifications/", include("notifications.urls")),
+    path("polling/", include("polling.urls")),
     path("quotes/", include("quotes.urls")),
     path("", include("accounts.urls")),
 ]

@@ -15,7 +15,8 @@ From the page:
 
 From the server: ``welcome`` (its lists), ``snapshot`` (every quote), ``delta`` (the quotes that
 have changed since ``from``, up to ``seq``), ``candles``, ``watching``, ``alert``, ``forgotten``,
-``pong``, ``error``.
+``pong``, ``error``. Of a snapshot and a delta, ``at`` says when the newest price in it was made, in
+seconds since 1970.
 
 A page is never sent what is out of date. A delta is made in the moment in which the connection
 takes it, out of what has changed since the one before; a slow client gets fewer and longer ones,
@@ -109,6 +110,7 @@ class QuotesConsumer(LiveConsumer):
             {
                 "type": "snapshot",
                 "seq": mirror.seq,
+                "at": mirror.at,
                 "trades": mirror.trades,
                 "quotes": mirror.quotes(),
                 "detail": mirror.detail(self.looked_at),
@@ -124,6 +126,7 @@ class QuotesConsumer(LiveConsumer):
                 "type": "delta",
                 "from": since,
                 "seq": mirror.seq,
+                "at": mirror.at,
                 "trades": mirror.trades,
                 "quotes": mirror.changes(since),
                 "detail": mirror.detail(self.looked_at, since),

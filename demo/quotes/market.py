@@ -99,6 +99,7 @@ class Floor:
             "type": "market.ticks",
             "seq": sequence(self.term, self.event),
             "whole": whole,
+            "at": time.time(),
             "trades": self.simulation.trades,
             "rows": [book.row() for book in books],
         }

@@ -27,6 +27,8 @@ class Mirror:
         self.seq = 0
         #: How many trades there were, in all.
         self.trades = 0
+        #: When the market said it, in seconds since 1970.
+        self.at = 0.0
         #: The number from which on every change is known.
         self.begins = 0
         #: Something was missed: what is here is not what the market says, until all of it is told.
@@ -62,6 +64,7 @@ class Mirror:
     def _note(self, event):
         self.seq = event["seq"]
         self.trades = event["trades"]
+        self.at = event["at"]
         for row in event["rows"]:
             self.rows[row[ID]] = row
             self._changed[row[ID]] = self.seq

@@ -1,11 +1,45 @@
-"""The seeded demo site, served once for all tests that leave it as it is, or anew for one."""
+"""The seeded demo site, served once for all tests that leave it as it is, or anew for one.
 
+``DEMO_KINDS=memory,local,redis`` says in which ways the browser tests have it served, all of them
+in each. Unset, all run with one process and the layer in memory, and the main visitor path of each
+application (the marker ``main_path``) with several workers on the local layer, too.
+"""
+
+import contextlib
+import os
 import shutil
 
 import pytest
 import pytest_asyncio
+from playwright.async_api import async_playwright
 
+from tests.layers.redis.servers import RedisServer
+
+from .browser import ARGUMENTS, CHROMIUM, DESKTOP, Person
 from .site import Site, manage
+
+MEMORY, LOCAL, REDIS = KINDS = ("memory", "local", "redis")
+WORKERS = ("--workers", "2")
+
+
+def pytest_generate_tests(metafunc):
+    if "kind" in metafunc.fixturenames and metafunc.definition.get_closest_marker("browser"):
+        asked = os.environ.get("DEMO_KINDS")
+        if asked:
+            kinds = asked.split(",")
+            if not set(kinds) <= set(KINDS):
+                raise pytest.UsageError(f"DEMO_KINDS={asked}: it is some of {','.join(KINDS)}")
+        elif metafunc.definition.get_closest_marker("main_path"):
+            kinds = [MEMORY, LOCAL]
+        else:
+            return
+        metafunc.parametrize("kind", kinds)
+
+
+@pytest.fixture
+def kind():
+    """How the site is served: one of ``KINDS``."""
+    return MEMORY
 
 
 @pytest.fixture(scope="session")
@@ -17,28 +51,55 @@ def seeded(tmp_path_factory):
     return data
 
 
+@contextlib.asynccontextmanager
+async def serve(kind, seeded, folder):
+    data = shutil.copytree(seeded, folder / "data")
+    (data / "secret-key").unlink()  # sites that share one meet in the local layer
+    with contextlib.ExitStack() as stack:
+        if kind == MEMORY:
+            site = Site(data, layer="")
+        elif kind == LOCAL:
+            site = Site(data, *WORKERS, layer="local")
+        else:
+            site = Site(data, *WORKERS, layer=stack.enter_context(RedisServer()).url)
+        await site.start()
+        yield site
+        await site.stop()
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def running_site(seeded, tmp_path_factory):
-    site = Site(shutil.copytree(seeded, tmp_path_factory.mktemp("site") / "data"))
-    await site.start()
-    yield site
-    await site.stop()
+async def site_of(seeded, tmp_path_factory):
+    """Return a function that returns the site of a kind, which it starts when first asked."""
+    running = {}
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def site_of(kind):
+            if kind not in running:
+                folder = tmp_path_factory.mktemp("site")
+                running[kind] = await stack.enter_async_context(serve(kind, seeded, folder))
+            return running[kind]
+
+        yield site_of
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def running_site(site_of):
+    return await site_of(MEMORY)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def site(running_site):
+async def site(kind, site_of):
     """The demo site. Others have been here; a test that talks does so in a ``room`` of its own."""
-    yield running_site
-    assert running_site.new_complaints() == []
+    site = await site_of(kind)
+    yield site
+    assert site.new_complaints() == []
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def own_site(seeded, tmp_path):
+async def own_site(kind, seeded, tmp_path):
     """The demo site as it was seeded, which a test may restart."""
-    site = Site(shutil.copytree(seeded, tmp_path / "data"))
-    await site.start()
-    yield site
-    await site.stop()
+    async with serve(kind, seeded, tmp_path) as site:
+        yield site
     assert site.new_complaints() == []
 
 
@@ -49,3 +110,39 @@ async def room(site):
     site.rooms += 1
     page = await visitor.post("/chat/new-room/", name=f"Room {site.rooms}")
     return page.path.split("/")[3]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium():
+    """The browser of all tests of one process."""
+    if CHROMIUM is None:
+        pytest.fail("Chromium is missing: install the system's package (apt install chromium)")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def person(chromium):
+    """Return a function that puts somebody in front of a browser, and see that nothing is amiss."""
+    people = []
+
+    async def sit_down(site, username=None, **options):
+        context = await chromium.new_context(**{**DESKTOP, **options})
+        context.set_default_timeout(15_000)
+        if username:
+            visitor = await site.visitor().log_in(username)
+            await context.add_cookies(
+                [
+                    {"name": cookie.name, "value": cookie.value, "url": site.url}
+                    for cookie in visitor.cookies
+                ]
+            )
+        people.append(Person(site, context))
+        return people[-1]
+
+    yield sit_down
+    for each in people:
+        await each.context.close()
+    assert [problem for each in people for problem in each.problems] == []

@@ -40,17 +40,20 @@ def manage(data: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def environment(data: Path) -> dict[str, str]:
+def environment(data: Path, layer: str | None = None) -> dict[str, str]:
+    """Return the variables of the site's processes; the layer is that of this process, if None."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("DJANGO_")}
-    return kept | {"DEMO_DATA_DIR": str(data)}
+    chosen = {} if layer is None else {"DEMO_LAYER": layer}
+    return kept | {"DEMO_DATA_DIR": str(data)} | chosen
 
 
 class Site:
     """``headrace serve`` with the demo on a port that stays the same from one start to the next."""
 
-    def __init__(self, data: Path, *options: str) -> None:
+    def __init__(self, data: Path, *options: str, layer: str | None = None) -> None:
         self.data = data
         self.options = options
+        self.layer = layer
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -67,7 +70,7 @@ class Site:
                 *("serve", "millpond.asgi:application"),
                 *("--bind", "127.0.0.1", "--port", str(self.port), *self.options),
                 cwd=DEMO,
-                env=environment(self.data),
+                env=environment(self.data, self.layer),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -6,10 +6,8 @@ from random import Random
 import pytest
 from playwright.async_api import expect
 
+from .browser import PHONE, Cable, connected, violations
 from .test_arena import world
-from .test_browser import PHONE, Cable, chromium, connected, person, violations
-
-__all__ = ["chromium", "person"]
 
 pytestmark = [
     pytest.mark.browser,
@@ -38,6 +36,7 @@ def beyond(page, before, axis, by=40):
     )
 
 
+@pytest.mark.main_path
 async def test_two_play(own_site, person):
     maya = await play(await person(own_site, "maya"))
     jonas = await play(await person(own_site, "jonas", locale="zh-CN", **PHONE))

@@ -1,22 +1,12 @@
 """The film in real browsers: what flies over it, where, and how evenly."""
 
-# ruff: noqa: F811 - fixtures come by their names
-
 import re
 import uuid
 
 import pytest
 from playwright.async_api import expect
 
-from .test_browser import (  # noqa: F401
-    DESKTOP,
-    PHONE,
-    Cable,
-    chromium,
-    connected,
-    person,
-    violations,
-)
+from .browser import DESKTOP, PHONE, Cable, connected, violations
 
 pytestmark = [
     pytest.mark.browser,
@@ -87,6 +77,10 @@ LANES = """async seed => {
 }"""
 
 
+def p95_of(times):
+    return sorted(times)[int(len(times) * 0.95)]
+
+
 async def watch(somebody):
     page = await somebody.tab("/danmaku/")
     await connected(page)
@@ -111,6 +105,7 @@ async def flies(page, text):
     )
 
 
+@pytest.mark.main_path
 async def test_two_people_see_a_comment_at_its_moment(site, person):
     maya = await watch(await person(site, "maya"))
     jonas = await watch(await person(site, "jonas"))
@@ -162,15 +157,18 @@ async def test_lanes_do_not_overlap(site, person):
 async def test_the_frames_hold_under_a_thousand_comments_a_second(site, person, record_property):
     maya = await watch(await person(site, "maya"))
     jonas = await watch(await person(site, "jonas"))
+    calm = await maya.evaluate(FRAMES, 30)
     await maya.get_by_role("button", name="Send in a crowd").click()
     await expect(maya.locator("[data-meter=arrived]")).to_have_text(re.compile(r"^\d{3,}$"))
     mine = f"Me too {uuid.uuid4().hex[:6]}"
     await say(jonas, mine)
-    times = sorted(await maya.evaluate(FRAMES, 90))
-    p95 = times[int(len(times) * 0.95)]
+    before, p95 = p95_of(calm), p95_of(await maya.evaluate(FRAMES, 90))
     record_property("p95_frame_ms", round(p95, 1))
-    print(f"p95 of a frame under a thousand comments a second: {p95:.1f} ms")
-    assert p95 < LONGEST_FRAME_MS
+    print(
+        f"p95 of a frame under a thousand comments a second: {p95:.1f} ms; {before:.1f} ms before"
+    )
+    # A machine that is slow without the crowd, too, says nothing of it.
+    assert p95 < max(LONGEST_FRAME_MS, 2 * before)
     await flies(jonas, mine)
     for page in (maya, jonas):
         flying = await page.evaluate(FLYING)

@@ -691,14 +691,12 @@ async def test_who_sends_too_much_is_told_and_comes_back_with_it(site):
 async def pair(seeded, tmp_path_factory):
     """Two processes over one database and the local layer."""
     data = shutil.copytree(seeded, tmp_path_factory.mktemp("pair") / "data")
-    sites = Site(data), Site(data)
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("DEMO_LAYER", "local")
-        for site in sites:
-            await site.start()
-        yield sites
-        for site in sites:
-            await site.stop()
+    sites = Site(data, layer="local"), Site(data, layer="local")
+    for site in sites:
+        await site.start()
+    yield sites
+    for site in sites:
+        await site.stop()
     assert sites[0].new_complaints() == []  # they have one log
 
 

@@ -10,8 +10,8 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
+from .browser import DESKTOP, PHONE, Cable, connected
 from .site import PATIENCE_S
-from .test_browser import DESKTOP, PHONE, Cable, chromium, connected, person  # noqa: F401
 
 pytestmark = [
     pytest.mark.browser,
@@ -84,7 +84,7 @@ def others(page):
     return page.get_by_role("list", name="Also here").get_by_role("listitem")
 
 
-async def test_two_people_write_and_see_each_other(site, person):  # noqa: F811
+async def test_two_people_write_and_see_each_other(site, person):
     path = await new_document(site, "editor")
     maya = await open_document(await person(site, "maya"), path)
     jonas = await open_document(await person(site, "jonas"), path)
@@ -107,7 +107,7 @@ async def test_two_people_write_and_see_each_other(site, person):  # noqa: F811
     await expect(maya.locator(".cm-ySelectionCaret")).to_have_count(0)
 
 
-async def test_undo_takes_back_what_one_wrote_oneself(site, person):  # noqa: F811
+async def test_undo_takes_back_what_one_wrote_oneself(site, person):
     path = await new_document(site, "editor")
     maya = await open_document(await person(site, "maya"), path)
     jonas = await open_document(await person(site, "jonas"), path)
@@ -128,7 +128,7 @@ async def test_undo_takes_back_what_one_wrote_oneself(site, person):  # noqa: F8
     await says(jonas, " Theirs.")
 
 
-async def test_what_was_written_offline_is_merged(site, person):  # noqa: F811
+async def test_what_was_written_offline_is_merged(site, person):
     path = await new_document(site, "editor")
     somebody = await person(site, "maya")
     cable = await Cable().lay(somebody.context)
@@ -153,7 +153,7 @@ async def test_what_was_written_offline_is_merged(site, person):  # noqa: F811
         await says(page, "Beginning, Middle, end")
 
 
-async def test_who_may_only_read_can_only_read(site, person):  # noqa: F811
+async def test_who_may_only_read_can_only_read(site, person):
     path = await new_document(site, "viewer")
     maya = await open_document(await person(site, "maya"), path)
     jonas = await open_document(await person(site, "jonas"), path)
@@ -178,7 +178,7 @@ async def test_who_may_only_read_can_only_read(site, person):  # noqa: F811
     await says(maya, "For your eyes. Only.")
 
 
-async def test_a_page_is_told_when_its_rights_change(site, person):  # noqa: F811
+async def test_a_page_is_told_when_its_rights_change(site, person):
     path = await new_document(site)
     maya = await open_document(await person(site, "maya"), path)
     await maya.get_by_label("User name").fill("nobody-here")
@@ -227,7 +227,7 @@ async def type_at_random(page, cable, until, chance):
     cable.out = False
 
 
-async def test_two_who_type_at_random_end_with_the_same_text(site, person):  # noqa: F811
+async def test_two_who_type_at_random_end_with_the_same_text(site, person):
     """With disconnections, for DOCUMENTS_TYPING_S seconds (4)."""
     seed = random.randrange(2**32)
     path = await new_document(site, "editor")
@@ -282,7 +282,7 @@ async def test_only_this_page_allows_styles_and_none_allows_scripts(site):
 @pytest.mark.parametrize(
     ("scheme", "device"), [("light", DESKTOP), ("dark", PHONE)], ids=["desktop", "phone"]
 )
-async def test_it_is_for_everyone(site, person, scheme, device):  # noqa: F811
+async def test_it_is_for_everyone(site, person, scheme, device):
     path = await new_document(site, "editor")
     jonas = await open_document(await person(site, "jonas"), path)
     somebody = await person(site, "maya", color_scheme=scheme, reduced_motion="reduce", **device)

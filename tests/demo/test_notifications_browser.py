@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
-from .test_browser import PHONE, SHOWN_AS, Cable, chromium, connected, person  # noqa: F401
+from .browser import PHONE, SHOWN_AS, Cable, connected
 
 pytestmark = [
     pytest.mark.browser,
@@ -33,7 +33,7 @@ async def ready(page):
     await expect(page.locator("#bell-panel")).to_have_attribute("data-state", "open")
 
 
-async def tab(person, path="/notifications/"):  # noqa: F811 - the fixture's people
+async def tab(person, path="/notifications/"):
     page = await person.tab(path)
     await ready(page)
     return page
@@ -70,7 +70,8 @@ def title():
     return f"Question {uuid.uuid4().hex[:6]}"
 
 
-async def test_a_comment_rings_on_whatever_page_its_audience_is(site, person, title):  # noqa: F811
+@pytest.mark.main_path
+async def test_a_comment_rings_on_whatever_page_its_audience_is(site, person, title):
     maya = await person(site, "maya")
     board = await tab(maya)
     post = await write_post(board, title)
@@ -106,7 +107,7 @@ async def test_a_comment_rings_on_whatever_page_its_audience_is(site, person, ti
     await expect(chat.locator(".comment:target .said")).to_have_text("Yes, <b>please</b>.")
 
 
-async def test_who_was_away_finds_it_and_reads_all(site, person, title):  # noqa: F811
+async def test_who_was_away_finds_it_and_reads_all(site, person, title):
     priya = await person(site, "priya")
     cable = await Cable().lay(priya.context)
     page = await tab(priya)
@@ -139,7 +140,7 @@ async def test_who_was_away_finds_it_and_reads_all(site, person, title):  # noqa
     await expect(inbox.locator(".all .notification").first).to_contain_text("One more.")
 
 
-async def test_a_bell_that_missed_something_notices_and_asks(site, person, title):  # noqa: F811
+async def test_a_bell_that_missed_something_notices_and_asks(site, person, title):
     tomas = await person(site, "tomas")
     lost = []
 
@@ -170,7 +171,7 @@ async def test_a_bell_that_missed_something_notices_and_asks(site, person, title
 
 async def test_the_browser_tells_it_by_consent_and_to_who_looks_away(
     site,
-    person,  # noqa: F811
+    person,
     title,
 ):
     maya = await person(site, "maya", permissions=["notifications"])
@@ -202,7 +203,7 @@ async def test_the_browser_tells_it_by_consent_and_to_who_looks_away(
     assert len(await say("No longer.")) == 1
 
 
-async def test_a_browser_that_refuses_is_believed(site, person):  # noqa: F811
+async def test_a_browser_that_refuses_is_believed(site, person):
     maya = await person(site, "maya")
     await maya.context.add_init_script(
         "Notification.requestPermission = async () => 'denied';"
@@ -217,7 +218,7 @@ async def test_a_browser_that_refuses_is_believed(site, person):  # noqa: F811
 
 
 @pytest.mark.parametrize("options", [{}, {**PHONE, "color_scheme": "dark"}], ids=["light", "phone"])
-async def test_the_pages_are_accessible(site, person, options):  # noqa: F811
+async def test_the_pages_are_accessible(site, person, options):
     wen = await person(site, "wen", **options)
     for path in ("/notifications/", "/notifications/posts/1/", "/notifications/inbox/"):
         page = await tab(wen, path)

@@ -13,8 +13,8 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 from websockets.exceptions import InvalidStatus
 
+from .browser import DESKTOP, PHONE, Cable
 from .site import DEMO, Site, environment, manage
-from .test_browser import DESKTOP, PHONE, Cable, chromium, person  # noqa: F401
 
 pytestmark = [
     pytest.mark.browser,
@@ -55,7 +55,7 @@ async def watched(running_watched):
 
 
 @pytest.fixture
-def watching(person):  # noqa: F811 - the fixture
+def watching(person):
     """Return a function that opens the page."""
     people = []
 
@@ -244,7 +244,7 @@ async def test_a_deploy_is_told_and_survived(watched, watching):
         await expect(rows(page).locator("th")).to_have_count(1)
 
 
-async def test_a_socket_that_can_not_be_opened_says_what_may_be_missing(watched, person):  # noqa: F811
+async def test_a_socket_that_can_not_be_opened_says_what_may_be_missing(watched, person):
     edith = await person(watched, "edith")
     cable = await Cable().lay(edith.context)
     cable.out = True

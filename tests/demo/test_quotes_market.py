@@ -80,7 +80,7 @@ def test_a_market_without_instruments_is_quiet():
 
 def event(seq, *rows, whole=False):
     rows = [[pk, last, 100, last, last + 1, [1], [1], None] for pk, last in rows]
-    return {"seq": seq, "whole": whole, "trades": seq, "rows": rows}
+    return {"seq": seq, "whole": whole, "at": float(seq), "trades": seq, "rows": rows}
 
 
 def mirror():

@@ -335,9 +335,15 @@ async def test_a_server_that_was_killed_leaves_no_ghosts_and_loses_no_message(ow
         await other.closed()
     await own_site.start()
     async with maya.tab("mill-pond", seen=12) as one:
-        assert [person["name"] for person in one.welcome["people"]] == ["Maya Okafor"]
         assert one.welcome["messages"] == [said["message"]]
         assert await one.say("Kept before the end.", client_id) == said
+        # Who was there then is gone with the lease of the process that had them.
+        names = [person["name"] for person in one.welcome["people"]]
+        if names != ["Maya Okafor"]:
+            gone = await one.wait_for("presence", here=False)
+            assert gone["user"]["name"] == "Jonas Lindqvist"
+    async with maya.tab("mill-pond") as one:
+        assert [person["name"] for person in one.welcome["people"]] == ["Maya Okafor"]
 
 
 async def test_a_server_that_stops_says_that_it_restarts(own_site):
@@ -368,19 +374,19 @@ async def test_changing_the_log_in_ends_the_old_one_s_tabs(site, room):
 # --- What has been said, and read ---
 
 
-async def test_history_goes_both_ways(site, room):
+async def test_history_and_changes(site, room):
     maya = await site.visitor().log_in("maya")
     async with maya.tab(room) as tab:
         for number in range(6):
             await tab.say(f"{number}")
-        for command, numbers in (
-            ({"before": 4}, [1, 2, 3]),
-            ({"after": 4}, [5, 6]),
-            ({"before": 1}, []),
-            ({"after": 6}, []),
+        for kind, command, numbers in (
+            ("history", {"before": 4}, [1, 2, 3]),
+            ("changes", {"after": 4}, [5, 6]),
+            ("history", {"before": 1}, []),
+            ("changes", {"after": 6}, []),
         ):
-            await tab.send(type="history", **command)
-            page = await tab.wait_for("history", **command)
+            await tab.send(type=kind, **command)
+            page = await tab.wait_for(kind, **command)
             assert [message["number"] for message in page["messages"]] == numbers
 
 
@@ -405,7 +411,7 @@ async def test_what_is_read_in_one_place_is_read_in_all(own_site):
     maya = await own_site.visitor().log_in("maya")
     unread = re.compile(r'data-slot="unread">(\d+)<')
     page = await maya.get("/chat/new-room/")
-    assert unread.findall(page.text) == ["0", "1", "2"]
+    assert unread.findall(page.text) == ["0", "1", "2", "1"]
     async with maya.lobby() as lobby, maya.tab("workshop") as tab:
         assert tab.welcome["read"] == 8
         await tab.send(type="read", number=9)
@@ -415,7 +421,7 @@ async def test_what_is_read_in_one_place_is_read_in_all(own_site):
         await tab.send(type="read", number=9_999)
         assert (await lobby.wait_for("read"))["number"] == 10
     page = await maya.get("/chat/new-room/")
-    assert unread.findall(page.text) == ["0", "1", "0"]
+    assert unread.findall(page.text) == ["0", "1", "0", "1"]
 
 
 async def test_who_was_never_in_a_room_has_nothing_unread(site):
@@ -461,8 +467,19 @@ LONG = "x" * 2001
         ('{"type": "history"}', "bad_message"),
         ('{"type": "history", "before": "x"}', "bad_message"),
         ('{"type": "history", "before": 1e300}', "bad_message"),
-        ('{"type": "history", "after": -1}', "bad_message"),
-        ('{"type": "history", "after": 99999999999999999999}', "bad_message"),
+        ('{"type": "changes"}', "bad_message"),
+        ('{"type": "changes", "after": -1}', "bad_message"),
+        ('{"type": "changes", "after": 99999999999999999999}', "bad_message"),
+        ('{"type": "edit", "number": 1}', "bad_message"),
+        ('{"type": "edit", "number": "1", "text": "x"}', "bad_message"),
+        ('{"type": "edit", "number": 9, "text": "x"}', "no_such_message"),
+        ('{"type": "delete"}', "bad_message"),
+        ('{"type": "delete", "number": 9}', "no_such_message"),
+        ('{"type": "mute", "user": 2}', "bad_message"),
+        ('{"type": "mute", "user": 2, "minutes": 1441}', "bad_message"),
+        ('{"type": "mute", "user": 2, "minutes": 5}', "not_staff"),
+        ('{"type": "close", "closed": 1}', "bad_message"),
+        ('{"type": "close", "closed": true}', "not_staff"),
         ('{"type": "read", "number": true}', "bad_message"),
         ('{"type": "read", "number": NaN}', "bad_message"),
     ],

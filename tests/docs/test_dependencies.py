@@ -14,8 +14,7 @@ def declared():
         *project["build-system"]["requires"],
         *project["project"]["dependencies"],
         *(requirement for extra in extras for requirement in extra),
-        # One that is no text includes another group.
-        *(requirement for group in groups for requirement in group if isinstance(requirement, str)),
+        *(requirement for group in groups for requirement in group),
     ):
         yield re.match(r"[\w.-]+", requirement)[0].lower()
 

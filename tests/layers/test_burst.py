@@ -1,4 +1,4 @@
-"""Client-bound events of one turn leave together, and nobody can tell but by the clock."""
+"""Bursts and large groups: what leaves together or in slices, so that only the clock can tell."""
 
 import asyncio
 from typing import Any
@@ -121,6 +121,97 @@ async def test_an_event_for_one_of_many_comes_behind_what_all_are_being_sent(hub
         hub.deliver(str(number), text(2))
         assert sockets[number].got == ["1", "2"]
     assert all(socket.got[0] == "1" for socket in sockets)
+
+
+CHAT = {"type": "chat"}
+
+
+def reached(sockets: list[Socket], *events: str) -> int:
+    return sum(socket.got == list(events) for socket in sockets)
+
+
+async def test_the_handlers_of_many_members_are_given_an_event_so_many_a_turn(hub: Hub) -> None:
+    sockets = [Socket(hub, str(number), "g") for number in range(2 * AT_ONCE + 1)]
+    hub.publish("g", CHAT)
+    counts = []
+    for _ in range(4):
+        counts.append(reached(sockets, "chat"))
+        await turn()
+    assert counts == [AT_ONCE, 2 * AT_ONCE, 2 * AT_ONCE + 1, 2 * AT_ONCE + 1]
+
+
+@pytest.mark.parametrize("group", ["g", "h"])
+async def test_nothing_overtakes_what_many_handlers_are_being_given(hub: Hub, group: str) -> None:
+    sockets = [Socket(hub, str(number), "g", "h") for number in range(3 * AT_ONCE)]
+    hub.publish("g", CHAT)
+    hub.publish(group, {"type": "later"})
+    assert reached(sockets, "chat", "later") == AT_ONCE
+    hub.publish(group, {"type": "websocket.close"})
+    await turn()
+    await turn()
+    assert reached(sockets, "chat", "later", "websocket.close") == 3 * AT_ONCE
+
+
+async def test_an_event_for_a_few_comes_behind_what_many_handlers_are_being_given(hub: Hub) -> None:
+    sockets = [Socket(hub, str(number), "g") for number in range(3 * AT_ONCE)]
+    for number in (0, 1):
+        hub.add("few", str(number), sockets[number])
+    hub.publish("g", CHAT)
+    hub.publish("few", {"type": "later"})
+    hub.deliver("2", {"type": "later"})
+    assert reached(sockets, "chat", "later") == 3
+    assert reached(sockets, "chat") == AT_ONCE, "nobody else was hurried"
+    await turn()
+    await turn()
+    assert reached(sockets, "chat") == 3 * AT_ONCE - 3
+    hub.publish("g", CHAT)
+    hub.tell_gap("the connection was lost")
+    assert reached(sockets, "chat", "chat") == 3 * AT_ONCE - 3
+
+
+async def test_handlers_are_given_what_was_sent_whatever_the_sender_does_then(hub: Hub) -> None:
+    sockets = [Socket(hub, str(number), "g") for number in range(2 * AT_ONCE)]
+    event = {"type": "as.sent", "list": []}
+    hub.publish("g", event)
+    event["type"] = "changed"
+    await turn()
+    assert reached(sockets, "as.sent") == 2 * AT_ONCE
+
+
+async def test_what_finds_no_room_among_many_is_told_once(
+    hub: Hub, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(Socket):
+        def put(self, event: dict[str, Any], /) -> bool:
+            return False
+
+    for number in range(2 * AT_ONCE):
+        Full(hub, str(number), "g")
+    hub.publish("g", CHAT)
+    assert hub.dropped == 0
+    await turn()
+    assert hub.dropped == 2 * AT_ONCE
+    assert f"group g: {2 * AT_ONCE} of {2 * AT_ONCE}" in caplog.text
+
+
+def test_what_many_handlers_were_to_be_given_waits_for_a_loop_that_stands_still() -> None:
+    hub = Hub()
+    home = asyncio.new_event_loop()
+
+    async def publish() -> list[Socket]:
+        sockets = [Socket(hub, str(number), "g") for number in range(5 * AT_ONCE)]
+        hub.publish("g", CHAT)
+        return sockets
+
+    async def attach() -> None:
+        Socket(hub, "elsewhere")
+
+    sockets = home.run_until_complete(publish())
+    assert AT_ONCE <= reached(sockets, "chat") < 5 * AT_ONCE
+    asyncio.run(attach())
+    home.run_until_complete(turn())
+    assert reached(sockets, "chat") == 5 * AT_ONCE
+    home.close()
 
 
 async def test_the_sender_may_change_its_event_at_once(hub: Hub) -> None:

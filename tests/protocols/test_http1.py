@@ -426,7 +426,7 @@ def test_nothing_leaks_into_the_next_request() -> None:
     different = {
         name for name in Http1Engine.__slots__ if getattr(engine, name) != getattr(fresh, name)
     }
-    assert different == set()
+    assert different == {"_passed", "_request_at"}  # the bytes of the connection so far
 
 
 # --- responses ------------------------------------------------------------------------------------
@@ -1252,20 +1252,80 @@ def test_secrets_are_not_shared() -> None:
         b"Sec-WebSocket-Key: tell-nobody\r\nX-Token: tell-nobody\r\n\r\n"
     )
     engine_for(raw)
-    for table in (grammar._shared_fields, grammar._shared_framing_fields):
+    engine_for(raw)
+    tables = grammar._shared_fields, grammar._shared_framing_fields, grammar._shared_sections
+    for table in tables:
         assert not any(b"tell-nobody" in line for line in table)
+
+
+SECTIONS = {
+    "a proxy": b"Host: a\r\n",
+    "a browser": b"Host: a\r\nUser-Agent: Mozilla\r\nAccept: */*\r\nAccept: text/html\r\n",
+    "the last request": b"Host: a\r\nConnection: close\r\n",
+    "an upgrade": b"Host: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n",
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS.values(), ids=SECTIONS)
+def test_a_section_that_was_read_before_means_the_same(section: bytes) -> None:
+    raw = b"GET /%d HTTP/1.1\r\n" + section + b"\r\n"
+    requests = []
+    for index in range(4):
+        (request, *_) = Http1Engine(now=0.0).receive(raw % index, 0.0)
+        assert isinstance(request, RequestReceived)
+        requests.append(request)
+    # Two to learn the lines and the section, two that find it.
+    assert any(key.endswith(section + b"\r\n") for key in grammar._shared_sections)
+    first, *others = requests
+    assert [request.path for request in requests] == ["/0", "/1", "/2", "/3"]
+    for request in others:
+        assert request[6:] == first[6:]
+        assert request.headers is not first.headers
+    others[-2].headers.clear()  # an application may do as it likes with its own
+    assert others[-1].headers == first.headers
+
+
+def test_a_known_section_is_judged_anew_behind_another_line() -> None:
+    section = b"Host: a\r\nAccept: known\r\n\r\n"
+    for _ in range(3):
+        Http1Engine(now=0.0).receive(b"GET / HTTP/1.1\r\n" + section, 0.0)
+    assert b"\r\n" + section in grammar._shared_sections
+    old = Http1Engine(now=0.0).receive(b"GET / HTTP/1.0\r\n" + section, 0.0)[0]
+    assert isinstance(old, RequestReceived)
+    assert not old.keep_alive
+    absolute = Http1Engine(now=0.0).receive(b"GET http://b/ HTTP/1.1\r\n" + section, 0.0)[0]
+    assert isinstance(absolute, RequestReceived)
+    assert (b"host", b"b") in absolute.headers
+    (made_up,) = Http1Engine(now=0.0).receive(b"MADEUP / HTTP/1.1\r\n" + section, 0.0)
+    assert made_up == RequestFailed(501, "the method is not implemented")
+    strict = Http1Engine(Http1Limits(header_count=1), now=0.0)
+    (too_many,) = strict.receive(b"GET / HTTP/1.1\r\n" + section, 0.0)
+    assert isinstance(too_many, RequestFailed)
+    assert too_many.status == 431
+
+
+def test_no_target_changes_what_the_other_parser_says_of_the_fields() -> None:
+    # Or a section that is known would hide what it has against the target.
+    path = bytes(byte for byte in range(0x21, 0x7F) if byte not in b'%?#"<>\\`{}')
+    query = bytes(byte for byte in range(0x21, 0x7F) if byte not in b'#"<>')
+    line = b"GET /%b%%41?%b HTTP/1.1" % (path, query)
+    assert grammar.parse_request_line(line).query_string == query
+    head = line + b"\r\nHost: a\r\n\r\n"
+    assert grammar._parse_fields(head, head.split(b"\r\n"))[2] is None
 
 
 def test_what_is_shared_is_bounded() -> None:
     engine = Http1Engine(now=0.0)
     for index in range(2 * grammar._SHARED_LIMIT):
-        raw = b"GET / HTTP/1.1\r\nHost: h%d\r\nUser-Agent: %d\r\nX-%d: y\r\n\r\n"
-        engine.receive(raw % (index, index, index), 0.0)
-        answer(engine)
-        engine.receive(b"", 0.0)
+        raw = b"GET / HTTP/1.1\r\nHost: h%d\r\nUser-Agent: %d\r\n%b\r\n"
+        for more in (b"X-%d: y\r\n" % index, b"", b""):
+            engine.receive(raw % (index, index, more), 0.0)
+            answer(engine)
+            engine.receive(b"", 0.0)
     tables: tuple[Any, ...] = (grammar._shared_fields, grammar._shared_framing_fields)
     for table in (*tables, grammar._NAMES):
         assert len(table) <= grammar._SHARED_LIMIT
+    assert len(grammar._shared_sections) <= grammar._SHARED_SECTIONS
     long = b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: " + b"x" * 1000 + b"\r\n\r\n"
     engine.receive(long, 0.0)
     assert not any(b"x" * 1000 in line for line in grammar._shared_fields)

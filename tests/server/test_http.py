@@ -10,6 +10,7 @@ import pytest
 from headrace.exceptions import LocalProtocolError
 from headrace.protocols.http1 import Http1Limits
 from headrace.server.asgi import ClientDisconnected
+from headrace.server.websocket import EXTENSION
 
 from .clients import (
     connected,
@@ -73,7 +74,7 @@ async def test_the_scope_says_what_was_asked():
         ],
         "client": ("127.0.0.1", mine[1]),
         "server": ("127.0.0.1", int(server_port(scope))),
-        "extensions": {"http.response.early_hint": {}},
+        "extensions": {"http.response.early_hint": {}, "headrace": EXTENSION},
     }
 
 

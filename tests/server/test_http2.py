@@ -810,6 +810,30 @@ async def test_what_was_kept_in_many_small_pieces_is_handed_on_in_few(monkeypatc
         assert sum(pieces) == len(message)
 
 
+async def test_what_passes_for_one_request_can_t_be_told_and_frames_can():
+    asked = []
+
+    async def application(scope, receive, send):
+        traffic = scope["extensions"]["headrace"]["traffic"](receive, send)
+        if scope["type"] == "http":
+            asked.append(traffic)
+            await respond(send, b"done")
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": (await receive())["text"]})
+        asked.append((traffic.received_bytes, traffic.sent_bytes, traffic.extensions))
+        await receive()
+
+    async with serving(application) as server, h2(server) as client:
+        ws = WebSocket(client)
+        await ws.open()
+        ws.send(TEXT, b"abcd")
+        assert await ws.read() == (TEXT, b"abcd")
+        assert (await client.get(3).answer(3)).body == b"done"
+        assert asked == [(10, 6, ""), None]
+
+
 async def test_a_slow_client_of_the_fast_lane_meets_the_policy():
     lanes = []
 

@@ -14,7 +14,8 @@ Rules of this file:
   members are walked once for all of them. Whatever could tell the difference (another group,
   another channel, a change of members) ends the burst first.
 - Where the members are thousands the walk goes on in the turns that follow, so that it holds up
-  nobody. It is still one burst: whatever could overtake it lets it come to its end first.
+  nobody. Of a burst, whatever could overtake it lets it come to its end first; of an event for
+  handlers, it lets those have it whom it would reach before.
 - What a sink does not take is counted and logged, never lost in silence.
 """
 
@@ -27,7 +28,7 @@ import functools
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, ParamSpec, TypeVar
 
 from .accounts import waits
@@ -50,7 +51,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger("headrace.layers")
 
-#: Members whose sockets are written one after the other without a pause: 2 ms at the most.
+#: Members that are served one after the other without a pause. To write their sockets takes 2 ms
+#: at the most, to run their handlers about as long.
 AT_ONCE = 256
 #: Who waits for another loop looks so often whether it still runs.
 LOOK_INTERVAL_S = 1.0
@@ -191,6 +193,28 @@ class _Burst:
         self.events: list[Event] = []
 
 
+class _Walk:
+    """An event for the handlers of a large group, on its way to them."""
+
+    __slots__ = ("copy_of_event", "event", "full", "group", "left", "members")
+
+    def __init__(self, group: str, members: dict[str, Sink], event: Event) -> None:
+        self.group = group
+        self.members = len(members)
+        #: Those that do not have it yet.
+        self.left = members
+        # The sender may change its own as soon as it is sent.
+        self.event = copier_for(event)()
+        self.copy_of_event = copier_for(self.event)
+        #: Those that had no room, each with what it answered.
+        self.full: list[tuple[Sink | None, bool | Overflow]] = []
+
+    def some(self) -> list[Sink]:
+        """Take out those that are next."""
+        left = self.left
+        return [left.popitem()[1] for _ in range(min(AT_ONCE, len(left)))]
+
+
 class Hub:
     """The channels and groups of this process."""
 
@@ -199,6 +223,7 @@ class Hub:
         "_changes",
         "_home",
         "_memberships",
+        "_walk",
         "channels",
         "groups",
         "lock",
@@ -221,6 +246,7 @@ class Hub:
         #: in which that happens: within the lock, so that it must not come back to the hub.
         self.watcher: Callable[[str, bool], None] | None = None
         self._burst: _Burst | None = None
+        self._walk: _Walk | None = None
         self._changes = 0  # of memberships, so that a burst knows when its sinks are stale
 
     @property
@@ -334,6 +360,8 @@ class Hub:
         if is_client_event(event):
             check_client_event(event)
             self.end_burst()
+        if self._walk is not None:
+            self._reach_first((channel,))
         taken = hand_over(sink, copier_for(event)())
         if isinstance(taken, Overflow):
             self.losses.note(f"channel {channel}", event, [(sink, taken)], 1)
@@ -343,7 +371,8 @@ class Hub:
         """Hand the event to every member of the group.
 
         A client-bound event is encoded once per wire format, by the first member that
-        needs it, at the end of this turn. Any other event is copied for each member, now.
+        needs it, at the end of this turn. Any other event is copied for each member, now; where
+        they are very many, for some of them in the turns that follow.
         """
         members = self.groups.get(group)
         if not members:
@@ -355,10 +384,22 @@ class Hub:
         # What waits for the end of the turn was sent before.
         self.end_burst()
         # A snapshot: taking an event may end a consumer, and other threads come and go.
-        self._put(group, list(members.values()), event)
+        members = members.copy()
+        if self._walk is not None:
+            self._reach_first(members)
+        if len(members) > AT_ONCE and self._home is not None:
+            self._begin_walk(group, members, event)
+        else:
+            self._put(group, list(members.values()), event)
 
     def _put(self, group: str, sinks: list[Sink], event: Event) -> None:
-        copy_of_event = copier_for(event)
+        if full := self._put_each(group, sinks, copier_for(event)):
+            self.losses.note(f"group {group}", event, full, len(sinks))
+
+    def _put_each(
+        self, group: str, sinks: list[Sink], copy_of_event: Callable[[], Event]
+    ) -> list[tuple[Sink | None, bool | Overflow]]:
+        """Give each its own copy; return those that had no room, with what they answered."""
         full: list[tuple[Sink | None, bool | Overflow]] = []
         copy_for_sink: Event | None = None
         for sink in sinks:
@@ -371,8 +412,53 @@ class Hub:
                 logger.exception("group %s: a member failed to take an event", group)
         if copy_for_sink is not None:
             waits.put(copy_for_sink)
-        if full:
-            self.losses.note(f"group {group}", event, full, len(sinks))
+        return full
+
+    def _begin_walk(self, group: str, members: dict[str, Sink], event: Event) -> None:
+        """Give the event to the first of many, and to the others in the turns that follow."""
+        walk = _Walk(group, members, event)
+        # Other threads send to such a sink without a turn of the loop.
+        apart = [channel for channel, sink in members.items() if isinstance(sink, ThreadSafeSink)]
+        self._walk = walk
+        self._put_walk(walk, [members.pop(channel) for channel in apart])
+        self._walk_on(walk)
+
+    def _walk_on(self, walk: _Walk) -> None:
+        if self._walk is not walk:
+            return  # it was brought to its end
+        sinks = walk.some()
+        if not walk.left:
+            self._end_walk(sinks)
+            return
+        if (home := self._home) is not None:
+            home.call_soon(self._walk_on, walk)
+        self._put_walk(walk, sinks)
+
+    def _put_walk(self, walk: _Walk, sinks: list[Sink]) -> None:
+        walk.full += self._put_each(walk.group, sinks, walk.copy_of_event)
+
+    def _reach_first(self, channels: Collection[str]) -> None:
+        """Let what is on its way to many handlers reach those of these channels now.
+
+        They are about to get something that was sent later.
+        """
+        walk = self._walk
+        if walk is None:
+            return
+        if len(channels) > AT_ONCE:
+            self._end_walk(list(walk.left.values()))
+            return
+        left = walk.left
+        found = (left.pop(channel, None) for channel in channels)
+        self._put_walk(walk, [sink for sink in found if sink is not None])
+
+    def _end_walk(self, sinks: list[Sink]) -> None:
+        """Give the event to the last ones, and settle what there is to tell."""
+        walk, self._walk = self._walk, None
+        assert walk is not None
+        self._put_walk(walk, sinks)
+        if walk.full:
+            self.losses.note(f"group {walk.group}", walk.event, walk.full, walk.members)
 
     def deliver_sync(self, channel: str, event: Event) -> bool:
         """Do what ``deliver`` does, on a thread without an event loop, wherever the sink lives."""
@@ -412,6 +498,8 @@ class Hub:
         many were told. A channel in no group is told only where ``groups`` is None.
         """
         self.end_burst()
+        if self._walk is not None:
+            self._end_walk(list(self._walk.left.values()))
         concerned: dict[str, list[str]] = {}
         with self.lock:
             if groups is None:
@@ -440,6 +528,8 @@ class Hub:
         # a home there is no turn to wait for.
         if home is None or event["type"] == "websocket.close":
             self.end_burst()
+            if self._walk is not None:
+                self._reach_first(tuple(members))
             self._transmit(group, list(members.values()), [event])
             return
         burst = self._burst
@@ -508,6 +598,7 @@ class Hub:
         with self.lock:
             old, self._home = self._home, home
             burst, self._burst = self._burst, None
+            walk, self._walk = self._walk, None
             for channel, sink in list(self.channels.items()):
                 if isinstance(sink, ThreadSafeSink):
                     continue
@@ -524,6 +615,12 @@ class Hub:
             sinks = [distant.get(id(sink), sink) for sink in burst.sinks]
             reached: list[Sink] = [sink for sink in sinks if isinstance(sink, ThreadSafeSink)]
             self._transmit(burst.group, reached, burst.events)
+        if walk is not None:
+            # Its turns will not come either.
+            sinks = [distant.get(id(sink), sink) for sink in walk.left.values()]
+            reached = [sink for sink in sinks if isinstance(sink, ThreadSafeSink)]
+            self._walk = walk
+            self._end_walk(reached)
 
     # Within the lock
 

@@ -42,6 +42,7 @@ __all__ = [
     "parse_request_line",
     "parse_trailers",
     "recall_field",
+    "recall_head",
     "status_line",
 ]
 
@@ -287,6 +288,13 @@ _shared_fields: dict[bytes, Field] = {}
 _shared_framing_fields: dict[bytes, Field] = {}  # the same, for what ``_judge_framing`` must see
 
 
+# A section whose every line is among those -> its fields, and what they say together. Most clients
+# send the same one again and again, so it is judged once.
+_shared_sections: "dict[bytes, tuple[tuple[Field, ...], Framing]]" = {}
+_SHARED_SECTION_BYTES = 1024
+_SHARED_SECTIONS = 256
+
+
 class _Names(dict[bytes, bytes]):
     """A name as it came -> the one lower-case copy of it; ValueError for what is no token."""
 
@@ -326,7 +334,7 @@ def parse_head(line: RequestLine, head: bytes, lines: list[bytes]) -> "tuple[lis
     Raises HandshakeError: 400, 413 for a length that no body has, 417 for an expectation, 501 for a
     method or a transfer coding.
     """
-    fields, framing_fields, objection = _parse_fields(head, lines)
+    fields, framing_fields, objection, shared = _parse_fields(head, lines)
     framing = _judge_framing(line.version, framing_fields)
     if objection is not None:
         if "method" in objection:
@@ -334,7 +342,32 @@ def parse_head(line: RequestLine, head: bytes, lines: list[bytes]) -> "tuple[lis
         _refuse("the header section is malformed")
     if line.authority is not None:
         fields = _replace_host(fields, line.authority)
+    elif shared and _is_common(line):
+        _share_section(head[len(lines[0]) :], fields, framing)
     return fields, framing
+
+
+def recall_head(line: RequestLine, section: bytes) -> "tuple[list[Field], Framing] | None":
+    """Give what ``parse_head`` gave for a head of this line and section, if that is known.
+
+    The section begins with the CRLF of the request line.
+    """
+    known = _shared_sections.get(section)
+    if known is None or not _is_common(line):
+        return None
+    return list(known[0]), known[1]
+
+
+def _is_common(line: RequestLine) -> bool:
+    """Say whether nothing in the line bears upon the fields."""
+    return line.method == "GET" and line.version == "1.1" and line.authority is None
+
+
+def _share_section(section: bytes, fields: list[Field], framing: "Framing") -> None:
+    if len(section) <= _SHARED_SECTION_BYTES:
+        if len(_shared_sections) >= _SHARED_SECTIONS:
+            _shared_sections.clear()  # sections made up to fill the table, again
+        _shared_sections[section] = tuple(fields), framing
 
 
 def parse_trailers(section: bytes) -> list[Field]:
@@ -343,7 +376,7 @@ def parse_trailers(section: bytes) -> list[Field]:
     Raises HandshakeError (400).
     """
     head = b"GET / HTTP/1.1" + section
-    fields, framing_fields, objection = _parse_fields(head, head.split(b"\r\n"))
+    fields, framing_fields, objection, _ = _parse_fields(head, head.split(b"\r\n"))
     if framing_fields:
         _refuse("a trailer section holds a field that frames the message")  # RFC 9110 §6.5.1
     if objection is not None:
@@ -353,11 +386,12 @@ def parse_trailers(section: bytes) -> list[Field]:
 
 def _parse_fields(
     head: bytes, lines: list[bytes]
-) -> tuple[list[Field], tuple[Field, ...], str | None]:
+) -> tuple[list[Field], tuple[Field, ...], str | None, bool]:
     """Give the fields, in order, those of them that frame the message, and httptools' objection.
 
-    A line that is no field is refused here. What httptools has against lines that are well-formed
-    is left to the caller, who knows better words for it.
+    At last, whether all of them were known as fields that many connections share. A line that is
+    no field is refused here. What httptools has against lines that are well-formed is left to the
+    caller, who knows better words for it.
     """
     objection = None
     try:
@@ -368,16 +402,20 @@ def _parse_fields(
         objection = str(error)
     fields: list[Field] = []
     framing_fields: list[Field] = []
+    shared = True
     for line in lines[1:-2]:
         field = _shared_fields.get(line)
         if field is None:
-            field = _shared_framing_fields.get(line) or _parse_line(line)
+            field = _shared_framing_fields.get(line)
             if field is None:
-                _refuse_line(head)
+                shared = False
+                field = _parse_line(line)
+                if field is None:
+                    _refuse_line(head)
             if field[0] in _FRAMING_NAMES:
                 framing_fields.append(field)
         fields.append(field)
-    return fields, tuple(framing_fields), objection
+    return fields, tuple(framing_fields), objection, shared
 
 
 def _parse_line(line: bytes) -> Field | None:

@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 from headrace.exceptions import ConfigurationError, HandshakeError, LocalProtocolError
 from headrace.protocols._http1_grammar import (
     Field,
+    Framing,
     RequestLine,
     check_bytes,
     is_plain,
@@ -34,6 +35,7 @@ from headrace.protocols._http1_grammar import (
     parse_head,
     parse_request_line,
     parse_trailers,
+    recall_head,
 )
 from headrace.protocols._http1_response import (
     COMPLETE,
@@ -228,9 +230,11 @@ class Http1Engine:
         "_line",
         "_output",
         "_part",
+        "_passed",
         "_paused",
         "_progress",
         "_received",
+        "_request_at",
         "_response",
         "_scanned",
         "_trailers",
@@ -258,6 +262,8 @@ class Http1Engine:
         self._buffer: bytes | bytearray = b""
         self._at = 0  # where the element begins that is read next
         self._scanned = 0  # how far _find has looked for its end
+        self._passed = 0  # bytes that were read and dropped from the buffer
+        self._request_at = 0  # where among all bytes the request began
         self._eof = False
         self._output: list[bytes] = []
         self._clock: float | None = now  # when the present state began; None: at the next call
@@ -353,9 +359,11 @@ class Http1Engine:
     def _compact(self) -> None:
         """Drop what was read: at once when it is all, else when it is worth a copy of the rest."""
         if self._at >= len(self._buffer):
+            self._passed += self._at
             self._buffer = b""
             self._at = self._scanned = 0
         elif self._at * 2 >= len(self._buffer):
+            self._passed += self._at
             self._buffer = self._buffer[self._at :]
             self._scanned = max(0, self._scanned - self._at)
             self._at = 0
@@ -407,7 +415,9 @@ class Http1Engine:
         self._check_section(section)
         self._at = end + 4
         head = self._first_line + section
-        self._begin_request(self._line, head, head.split(b"\r\n"), now, events)
+        self._request_at = self._passed + self._at - len(head)
+        fields, framing = parse_head(self._line, head, head.split(b"\r\n"))
+        self._begin_request(self._line, fields, framing, now, events)
         self._first_line = b""
         return True
 
@@ -426,12 +436,15 @@ class Http1Engine:
     def _read_small_head(self, end: int, now: float, events: list[Event]) -> bool:
         """Read a head that is all there and far from the limits on bytes: nearly every one."""
         head = bytes(self._buffer[self._at : end + 4])
-        lines = head.split(b"\r\n")
-        if len(lines) - 3 > self._limits.header_count:
+        first = head.index(b"\r\n")
+        section = head[first:]
+        if section.count(b"\r\n") - 2 > self._limits.header_count:
             return False
-        line = parse_request_line(lines[0])
+        line = self._line = parse_request_line(head[:first])  # a refusal goes by the method, too
+        self._request_at = self._passed + self._at
         self._at = end + 4
-        self._begin_request(line, head, lines, now, events)
+        fields, framing = recall_head(line, section) or parse_head(line, head, head.split(b"\r\n"))
+        self._begin_request(line, fields, framing, now, events)
         return True
 
     def _check_section(self, section: bytes) -> None:
@@ -447,10 +460,14 @@ class Http1Engine:
             )
 
     def _begin_request(
-        self, line: RequestLine, head: bytes, lines: list[bytes], now: float, events: list[Event]
+        self,
+        line: RequestLine,
+        headers: list[Field],
+        framing: Framing,
+        now: float,
+        events: list[Event],
     ) -> None:
-        self._line = line  # a refusal goes by the method, too
-        headers, (length, keep_alive, upgrade, expect_continue) = parse_head(line, head, lines)
+        length, keep_alive, upgrade, expect_continue = framing
         if length is None:
             self._part = CHUNK_LINE
         elif length:
@@ -585,6 +602,16 @@ class Http1Engine:
             self._trailers = tuple(parse_trailers(section))
         self._at = end + 4
         self._part = END
+
+    @property
+    def read_bytes(self) -> int:
+        """What was read of the connection so far, without what waits here unread."""
+        return self._passed + self._at
+
+    @property
+    def request_bytes(self) -> int:
+        """What was read so far of the request at hand, its head included."""
+        return self._passed + self._at - self._request_at
 
     def unread(self) -> bytes:
         """Hand over the connection after an upgrade: give the bytes that belong to what follows.
@@ -800,6 +827,7 @@ class Http1Engine:
         return RequestFailed(status, reason)
 
     def _drop_input(self) -> None:
+        self._passed += self._at
         self._buffer = b""
         self._at = self._scanned = 0
         self.has_unread = False

@@ -20,7 +20,7 @@ from headrace.exceptions import (
     LocalProtocolError,
     RemoteProtocolError,
 )
-from headrace.protocols.extensions import Extension
+from headrace.protocols.extensions import Extension, format_extension
 from headrace.protocols.handshake import HandshakeRequest, parse_handshake
 
 COMPILED = False
@@ -641,6 +641,11 @@ class WebSocketEngine:
         if len(payload) > 125:
             raise LocalProtocolError(f"cannot ping with {len(payload)} bytes, the limit is 125")
         self._output += encode_frame(_FIN | _PING, payload)
+
+    @property
+    def agreed(self) -> str:
+        """The extensions of this connection, as the answer to the handshake lists them; or ""."""
+        return ", ".join(map(format_extension, self._extensions))
 
     def data_to_send(self) -> bytes:
         """Return the control frames that wait, and forget them.

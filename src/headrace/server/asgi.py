@@ -48,9 +48,10 @@ def http_scope(
     scheme: str,
     client: Address | None,
     server: Address | None,
+    extension: dict[str, Any],
 ) -> Scope:
     """Return the scope of an HTTP request."""
-    extensions: dict[str, Any] = {"http.response.early_hint": {}}
+    extensions: dict[str, Any] = {"http.response.early_hint": {}, "headrace": extension}
     if request.http_version == "2" or _TE in request.headers:
         # RFC 9110 §6.5.1: over HTTP/1.1 to clients that say so; HTTP/2 has a place for them.
         extensions["http.response.trailers"] = _NO_OPTIONS

@@ -39,6 +39,7 @@ from .identity import Peer, peer_of
 from .limits import DESCRIPTORS, LOOK_EVERY, Refusal
 from .outbox import Outbox, unwritten_bytes
 from .runtime import Address, Runtime
+from .traffic import RequestTraffic
 from .websocket import EXTENSION, WebSocketStream
 
 __all__ = ["Connection", "address_of_peer"]
@@ -338,7 +339,14 @@ class Connection(asyncio.Protocol):
                 refusal, peer_of(client, runtime.worker, self.number), self._engine.refuse
             )
             return
-        scope = http_scope(request, runtime, scheme=scheme, client=client, server=self._server)
+        scope = http_scope(
+            request,
+            runtime,
+            scheme=scheme,
+            client=client,
+            server=self._server,
+            extension=EXTENSION,
+        )
         if self.tls is not None:
             scope["extensions"]["tls"] = self.tls
         exchange = self._exchange = Exchange(
@@ -372,6 +380,10 @@ class Connection(asyncio.Protocol):
             tls=self.tls,
         )
         connection.begin(data)
+
+    def account(self) -> RequestTraffic:
+        """Begin to count for the request at hand."""
+        return RequestTraffic(self._engine, self._outbox)
 
     def finished(self) -> None:
         """Go on after a response that is complete, or that never will be."""
@@ -417,6 +429,7 @@ class Connection(asyncio.Protocol):
         )
         stream = WebSocketStream(runtime, self._transport, self._outbox, opening, client=client)
         stream.number = self.number
+        stream.received_bytes = engine.read_bytes
         stream.place = self._request_place if self._place is None else self._place
         self._outbox.owner = stream
         runtime.wheel.cancel(self)

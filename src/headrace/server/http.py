@@ -30,6 +30,7 @@ from .asgi import (
 from .identity import Peer, peer_of
 from .inbox import Inbox
 from .runtime import Address, Message, Runtime, Scope
+from .traffic import RequestTraffic
 
 __all__ = ["Exchange", "RequestLine", "log_access", "log_refusal"]
 
@@ -52,6 +53,10 @@ class Carrier(Protocol):
 
     def go_on(self) -> None:
         """Read what was left unread."""
+        ...
+
+    def account(self) -> RequestTraffic | None:
+        """Begin to count for the request at hand; None: it can't be told from others."""
         ...
 
     def finished(self) -> None:
@@ -116,6 +121,7 @@ class Exchange(Inbox):
         "_started",
         "_status",
         "_task",
+        "_traffic",
         "_trailers",
         "active",
         "waiting_bytes",
@@ -147,6 +153,7 @@ class Exchange(Inbox):
         self._answered = False  # the response is complete
         #: Those that were given so far; None: there will be none.
         self._trailers: list[Field] | None = None
+        self._traffic: RequestTraffic | None = None  # for who asks
         self._goes_on = False  # what was left unread will be read in the next turn
         self._gone = False  # nobody waits for the response any more
         #: Something was sent; the connection takes note and sets it back.
@@ -168,6 +175,18 @@ class Exchange(Inbox):
     def task(self) -> "asyncio.Task[None] | None":
         """The application's."""
         return self._task
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server waits for this response, to stop."""
+        return self._runtime.draining
+
+    @property
+    def traffic(self) -> RequestTraffic | None:
+        """The account of this request; None where there can be none."""
+        if self._traffic is None and not (self._answered or self._gone):
+            self._traffic = self._connection.account()
+        return self._traffic
 
     def start(self, scope: Scope) -> asyncio.Task[None]:
         """Run the application."""
@@ -196,6 +215,8 @@ class Exchange(Inbox):
     def disconnect(self, status: int) -> None:
         """Tell the application that nobody waits any more; the log names this status."""
         self._gone = True
+        if self._traffic is not None:
+            self._traffic.settle()
         self._log(status)
         self._events.append({"type": "http.disconnect"})
         self.note()
@@ -317,6 +338,8 @@ class Exchange(Inbox):
     def _complete(self, status: int) -> None:
         """Turn to the next request; the application hears that this one is over."""
         self._answered = True
+        if self._traffic is not None:
+            self._traffic.settle()
         self._log(status)
         self.waiting_bytes = 0
         self._events[:] = [{"type": "http.disconnect"}]
@@ -371,6 +394,7 @@ class Exchange(Inbox):
     def _fail(self, status: int, reason: str) -> None:
         if not self._answered and not self._gone:
             self._engine.refuse(status, reason)
+            self._outbox.write(self._engine.data_to_send())
             self._complete(self._status if self._begun else status)
 
     def _log(self, status: int) -> None:

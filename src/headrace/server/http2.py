@@ -375,7 +375,14 @@ class Http2Connection(asyncio.Protocol):
                 refusal, peer_of(client, runtime.worker, self.number), stream.refuse
             )
             return
-        scope = http_scope(request, runtime, scheme=scheme, client=client, server=self._server)
+        scope = http_scope(
+            request,
+            runtime,
+            scheme=scheme,
+            client=client,
+            server=self._server,
+            extension=EXTENSION,
+        )
         if self._tls is not None:
             scope["extensions"]["tls"] = self._tls
         carrier = _Request(self, stream, place)
@@ -637,6 +644,9 @@ class _Request:
         if not self.exchange.waiting_bytes:
             stream.resume(connection.runtime.loop.time())
         connection.note()
+
+    def account(self) -> None:
+        """Count nothing: headers are compressed together with those of other requests."""
 
     def finished(self) -> None:
         """Let go of the stream: what is left of the response finds its way."""

@@ -188,6 +188,11 @@ class Outbox:
         return not (self._messages or self._control or self._end)
 
     @property
+    def offered_bytes(self) -> int:
+        """Bytes that were handed to the transport, and those that wait here for it."""
+        return self.sent_bytes + self.waiting_bytes + len(self._control) + len(self._end or b"")
+
+    @property
     def full(self) -> bool:
         """Whether a sender that can wait should."""
         return self.paused or self.waiting_bytes + len(self._control) > HIGH_WATER_BYTES

@@ -44,6 +44,7 @@ from .inbox import Inbox
 from .limits import BYTES, FAILURES, IDLE, MESSAGES, Pace
 from .outbox import HIGH_WATER_BYTES, Outbox, SlowClientPolicy
 from .runtime import Address, Message, Receive, Runtime, Scope, Send
+from .traffic import draining_behind, traffic_behind
 
 __all__ = ["EXTENSION", "Opening", "Phase", "WebSocketStream", "lane_behind"]
 
@@ -228,6 +229,7 @@ class WebSocketStream(Inbox):
         self._task: asyncio.Task[None] | None = None
         #: The wire format while we are open; otherwise nobody's.
         self._wire: Hashable = self
+        #: On a connection of its own, with those of the handshake.
         self.received_bytes = 0
         #: When the bucket of this client is full again: see ``Pace``.
         self._due = 0.0
@@ -939,6 +941,28 @@ class WebSocketStream(Inbox):
         """The application's."""
         return self._task
 
+    # What an application asks of it
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server is about to close it, to stop."""
+        return self._runtime.draining
+
+    @property
+    def traffic(self) -> "WebSocketStream":
+        """This WebSocket, which keeps an account anyway."""
+        return self
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes to the client, those included that wait for its socket."""
+        return self.outbox.offered_bytes
+
+    @property
+    def extensions(self) -> str:
+        """What the handshake has agreed, as the header of the answer says it."""
+        return "" if self.engine is None else self.engine.agreed
+
     def close(self, code: int, reason: str) -> None:
         """Close, by the wish of somebody who looks after the server."""
         if self.phase is OPEN:
@@ -970,7 +994,12 @@ def lane_behind(receive: Receive, send: Send) -> WebSocketStream | None:
 
 #: ``scope["extensions"]["headrace"]``, the same for all: a dictionary of its own would cost
 #: each idle connection 184 bytes.
-EXTENSION: dict[str, Any] = {"lane": lane_behind, "connection_id": connection_id}
+EXTENSION: dict[str, Any] = {
+    "lane": lane_behind,
+    "connection_id": connection_id,
+    "draining": draining_behind,
+    "traffic": traffic_behind,
+}
 
 _EXPECTED = {
     Phase.CONNECTING: "websocket.accept, websocket.close or websocket.http.response.start",

@@ -5,9 +5,9 @@ import { Rooms } from "./rooms.js";
 
 const rooms = new Rooms(Number(document.querySelector("main").dataset.you));
 const live = new Live(() => "/ws/lobby/");
-let wasOpen = false;
 
 const told = {
+  rooms: (event) => rooms.all(event.rooms),
   activity: (event) => rooms.activity(event),
   read: (event) => rooms.read(event),
   room: (event) => rooms.open(event.room),
@@ -15,10 +15,8 @@ const told = {
 
 live.addEventListener("message", ({ detail }) => told[detail.type]?.(detail));
 live.addEventListener("state", () => {
-  // What happened while nobody told us is in the page, made anew; and who is logged out is shown
-  // the door there.
-  if (live.code === LOGGED_OUT || (live.isOpen && wasOpen)) location.reload();
-  wasOpen ||= live.isOpen;
+  // Who is logged out is shown the door by the page, made anew.
+  if (live.code === LOGGED_OUT) location.reload();
 });
 showConnection(live);
 live.connect();

@@ -1,9 +1,11 @@
-// The messages of a room on the page: in order, each once, and no gap unnoticed.
+// The messages of a room on the page: in order, each once as it is now, and no gap unnoticed.
 
 import { render } from "../../live/template.js";
 
 const SAME_BREATH_MS = 5 * 60_000; // messages of one author this close stand together
 const AT_BOTTOM_PX = 60;
+
+const { gettext: _, interpolate } = window;
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "short" });
@@ -13,8 +15,12 @@ const fullDate = new Intl.DateTimeFormat(undefined, { dateStyle: "long" });
 export class MessageLog {
   // Every message from the first on the page up to this number is on the page.
   seen = 0;
+  // Every change of the room up to this number has been told.
+  change;
 
   #you;
+  #ahead = new Set(); // changes after a gap
+  #early = null; // while older messages are on their way: what was told of them meanwhile
   #frame = document.querySelector(".log");
   #list = document.querySelector(".messages");
   #byNumber = new Map();
@@ -22,8 +28,13 @@ export class MessageLog {
   #newMark = null;
   #newAfter = 0;
 
-  constructor(you) {
+  #onShow;
+
+  // `onShow(element)` hears of each message that comes or changes.
+  constructor(you, change, onShow) {
     this.#you = you;
+    this.change = change;
+    this.#onShow = onShow;
     for (const element of this.#list.querySelectorAll(".message")) {
       this.#adopt(element);
       this.seen = element.number;
@@ -58,6 +69,27 @@ export class MessageLog {
     this.#frame.scrollTop = this.#frame.scrollHeight;
   }
 
+  // Note a change that was told. Returns false if one before it was not.
+  noteChange(number) {
+    if (number > this.change) this.#ahead.add(number);
+    while (this.#ahead.delete(this.change + 1)) this.change += 1;
+    return this.#ahead.size === 0;
+  }
+
+  // Everything up to this change has been told, by one answer.
+  caughtUp(number, afresh) {
+    this.change = afresh ? number : Math.max(number, this.change);
+    for (const each of this.#ahead) {
+      if (each <= this.change) this.#ahead.delete(each);
+    }
+    return this.noteChange(this.change);
+  }
+
+  // Older messages have been asked for, or won't come.
+  expectOlder(expected) {
+    this.#early = expected ? new Map() : null;
+  }
+
   // How many messages of others came after `number`.
   unreadAfter(number) {
     let count = 0;
@@ -67,14 +99,18 @@ export class MessageLog {
     return count;
   }
 
-  // Put messages where they belong. One that is there already changes nothing; one of the reader's
-  // own takes the place of its pending self.
+  // Put messages where they belong. One that is there already is shown as it is now; one of the
+  // reader's own takes the place of its pending self.
   add(messages) {
     const wasAtBottom = this.isAtBottom;
     for (const message of messages) {
       const first = this.first;
-      if (first !== null && message.number < first) this.removePending(message);
-      else this.#put(message);
+      if (first !== null && message.number < first) {
+        this.removePending(message);
+        this.#early?.set(message.number, message);
+      } else {
+        this.#put(message);
+      }
     }
     while (this.#byNumber.has(this.seen + 1)) this.seen += 1;
     if (wasAtBottom) this.toBottom();
@@ -86,7 +122,11 @@ export class MessageLog {
     const newAfter = this.#newMark ? this.#newAfter : null;
     this.#frame.setAttribute("aria-live", "off");
     this.clearNewMark();
-    for (const message of messages) this.#put(message);
+    for (const message of messages) {
+      const told = this.#early?.get(message.number);
+      this.#put(told?.change > message.change ? told : message);
+    }
+    this.#early = null;
     if (newAfter !== null) this.markNewAfter(newAfter);
     this.#frame.scrollTop = scrollTop + this.#frame.scrollHeight - scrollHeight;
     setTimeout(() => this.#frame.removeAttribute("aria-live"), 100);
@@ -136,7 +176,7 @@ export class MessageLog {
     if (!first) return;
     this.clearNewMark();
     this.#newAfter = number;
-    this.#newMark = separator("new-mark", "New");
+    this.#newMark = separator("new-mark", _("New"));
     first.before(this.#newMark);
     this.#arrange(first);
   }
@@ -156,8 +196,17 @@ export class MessageLog {
     if (above > 0) this.#frame.scrollTop -= above + 24;
   }
 
+  // The message with this number, if it is on the page.
+  get(number) {
+    return this.#byNumber.get(number);
+  }
+
   #put(message) {
-    if (this.#byNumber.has(message.number)) return;
+    const known = this.#byNumber.get(message.number);
+    if (known) {
+      if (message.change > known.change) this.#show(known, message);
+      return;
+    }
     const own = message.author.id === this.#you;
     const pending = own ? this.#pending.get(message.client_id) : undefined;
     const [firstPending] = this.#pending.values();
@@ -170,6 +219,7 @@ export class MessageLog {
     }
     element.dataset.number = message.number;
     element.querySelector("time").dateTime = message.sent_at;
+    this.#show(element, message);
     this.#adopt(element);
     // The first of the pending ones stands where it belongs; moved, it would be read out again.
     if (!pending || following || pending !== firstPending) {
@@ -183,23 +233,50 @@ export class MessageLog {
   }
 
   #make(message) {
-    const { author, text, sent_at } = message;
-    const element = render("message", { initials: author.initials, name: author.name, text });
+    const { author, sent_at } = message;
+    const element = render("message", { initials: author.initials, name: author.name });
     element.querySelector(".avatar").dataset.color = author.color;
     element.querySelector("time").dateTime = sent_at;
     element.dataset.author = author.id;
     element.author = author.id;
     element.at = new Date(sent_at);
     element.classList.add("fresh");
+    this.#show(element, message);
     return element;
+  }
+
+  // Show what a message says now. A pending one has neither been changed nor an image.
+  #show(element, { author, text, change = 0, image = null, edited = false, deleted = null }) {
+    const part = (name) => element.querySelector(`.${name}`);
+    element.dataset.change = element.change = change;
+    element.classList.toggle("gone", deleted !== null);
+    part("text").textContent = text;
+    part("text").hidden = !text;
+    part("tombstone").hidden = deleted === null;
+    part("tombstone").textContent = deleted === "staff" ? _("Deleted by staff") : _("Message deleted");
+    part("edited").hidden = !edited || deleted !== null;
+    const picture = part("picture");
+    picture.hidden = image === null;
+    if (image === null) {
+      picture.removeAttribute("href");
+      picture.replaceChildren();
+    } else if (picture.getAttribute("href") !== image.url) {
+      const shown = new Image(image.width, image.height);
+      shown.alt = interpolate(_("Image from %s"), [author.name]);
+      picture.href = shown.src = image.url;
+      picture.replaceChildren(shown);
+    }
+    if (element.number) this.#onShow(element);
   }
 
   // Read once what is needed often, from an element with a number.
   #adopt(element) {
     element.number = Number(element.dataset.number);
     element.author = Number(element.dataset.author);
+    element.change = Number(element.dataset.change);
     element.at = new Date(element.querySelector("time").dateTime);
     this.#byNumber.set(element.number, element);
+    this.#onShow(element);
   }
 
   #remove(element) {
@@ -273,8 +350,8 @@ function separator(name, text) {
 
 function dayName(date) {
   const days = Math.round((startOfDay(new Date()) - startOfDay(date)) / 86_400_000);
-  if (days === 0) return "Today";
-  if (days === 1) return "Yesterday";
+  if (days === 0) return _("Today");
+  if (days === 1) return _("Yesterday");
   return (days > 1 && days < 300 ? dayOfYear : fullDate).format(date);
 }
 

@@ -102,7 +102,7 @@ export function writeJson(key, value) {
 }
 
 // crypto.randomUUID() is there in secure contexts only, which http://192.168.0.7:8000 is not.
-function randomId() {
+export function randomId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;
   bytes[8] = (bytes[8] & 0x3f) | 0x80;

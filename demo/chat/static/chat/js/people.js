@@ -2,6 +2,8 @@
 
 import { render } from "../../live/template.js";
 
+const { gettext: _, interpolate, ngettext } = window;
+
 const GOODBYE_MS = 3_000; // a reload is no departure
 const TYPING_MS = 6_000; // if its end is never told
 
@@ -13,6 +15,7 @@ export class People {
   #elements = new Map(); // by user id
   #revisions = new Map();
   #typing = new Map(); // user id -> { name, timer }
+  #muted = new Map(); // user id -> timer of the end
 
   constructor(you) {
     this.#you = you;
@@ -55,6 +58,28 @@ export class People {
     if (this.#typing.delete(id)) this.#showTyping();
   }
 
+  // Begin with those who are muted, and for how long yet.
+  startMutes(mutes) {
+    for (const id of [...this.#muted.keys()]) this.mute(id, 0);
+    for (const { user, seconds } of mutes) this.mute(user, seconds);
+  }
+
+  mute(id, seconds) {
+    clearTimeout(this.#muted.get(id));
+    this.#muted.delete(id);
+    if (seconds > 0) {
+      // Timers hold 24.8 days; nobody is muted for so long.
+      this.#muted.set(id, setTimeout(() => this.mute(id, 0), seconds * 1000));
+      this.stopTyping(id);
+    }
+    this.#showMute(id);
+  }
+
+  #showMute(id) {
+    const mark = this.#elements.get(id)?.querySelector(".muted-mark");
+    if (mark) mark.hidden = !this.#muted.has(id);
+  }
+
   #show(person) {
     const known = this.#elements.get(person.id);
     if (known) {
@@ -65,8 +90,12 @@ export class People {
     const element = render("person", { initials: person.initials, name: person.name });
     element.querySelector(".avatar").dataset.color = person.color;
     element.querySelector("[data-slot=you]").hidden = person.id !== this.#you;
+    const form = element.querySelector("form");
+    form.action = form.getAttribute("action").replace("/0/", `/${person.id}/`);
+    form.hidden = person.id === this.#you;
     element.name = person.name;
     this.#elements.set(person.id, element);
+    this.#showMute(person.id);
     const after = [...this.#list.children].find((each) => each.name.localeCompare(person.name) > 0);
     this.#list.insertBefore(element, after ?? null);
     this.#showCount();
@@ -85,7 +114,8 @@ export class People {
 
   #showTyping() {
     const names = [...this.#typing.values()].map(({ name }) => name);
-    const who = names.length > 2 ? "Several people" : names.join(" and ");
-    this.#typingLine.textContent = who && `${who} ${names.length > 1 ? "are" : "is"} typing…`;
+    const who = names.length > 2 ? _("Several people") : names.join(_(" and "));
+    const format = ngettext("%s is typing…", "%s are typing…", names.length);
+    this.#typingLine.textContent = who && interpolate(format, [who]);
   }
 }

@@ -1,30 +1,55 @@
 // The page of one room: ties the connection, the log, the people and the box for writing together.
 
 import { GONE, Live, SOMEBODY_ELSE, showConnection } from "../../live/live.js";
+import { MessageActions } from "./actions.js";
+import { Attachment } from "./attachment.js";
 import { MessageLog } from "./log.js";
 import { Outbox, readJson, writeJson } from "./outbox.js";
 import { People } from "./people.js";
+import { NO_CONNECTION, lengthOf, tooLongBy, wordsFor } from "./refusals.js";
 import { Rooms } from "./rooms.js";
+
+const { gettext: _, interpolate, ngettext } = window;
 
 const page = document.querySelector("main.room").dataset;
 const you = { id: Number(page.you), name: page.name, initials: page.initials, color: page.color };
 const limit = Number(page.limit);
 const keyOf = (thing) => `${thing}/${you.id}/${page.room}`;
 
-const log = new MessageLog(you.id);
+const form = document.querySelector(".composer");
+const box = form.querySelector("textarea");
+const problem = form.querySelector(".composer-error");
+
+const live = new Live(() => `/ws/rooms/${page.room}/?seen=${log.change}`, {
+  [GONE]: { why: _("This room is gone."), link: _("All rooms"), to: () => "/chat/" },
+});
+const actions = new MessageActions({
+  you: you.id,
+  moderator: page.moderator === "true",
+  limit,
+  send: (command) => live.send(command),
+  complain,
+});
+const log = new MessageLog(you.id, Number(page.change), (element) => actions.show(element));
 const people = new People(you.id);
 const rooms = new Rooms(you.id);
-const live = new Live(() => `/ws/rooms/${page.room}/?seen=${log.seen}`, {
-  [GONE]: { why: gettext("This room is gone."), link: gettext("All rooms"), to: () => "/chat/" },
-});
 const outbox = new Outbox(keyOf("outbox"), {
   transmit: ({ client_id, text }) => live.send({ type: "message", client_id, text }),
   onSilence: () => live.renew(),
+});
+const attachment = new Attachment({
+  url: page.upload,
+  limit: Number(page.imageLimit),
+  complain,
+  box,
+  drop: document.querySelector("main.room"),
 });
 
 // --- What the server says ---
 
 let caughtUp = false;
+let asking = false;
+let silenceAt = 0; // the newest change of who may write, since this connection began
 
 const told = {
   welcome(event) {
@@ -33,40 +58,38 @@ const told = {
       live.stop(SOMEBODY_ELSE);
       return;
     }
-    if (event.afresh) {
-      log.restart(event.messages);
-      showBeginning();
-    } else {
-      log.add(event.messages);
-    }
-    for (const { author, client_id } of event.messages) {
-      if (author.id === you.id) outbox.take(client_id);
-    }
+    rooms.all(event.rooms);
     people.start(event.people, event.revision);
     caughtUp = true;
     read = Math.max(read, event.read);
-    noticeNew();
+    catchUp(event);
     tellRead();
     outbox.resume();
-    notePending();
+  },
+
+  changes(event) {
+    asking = false;
+    catchUp(event);
   },
 
   message({ message }) {
     people.stopTyping(message.author.id);
-    if (message.author.id === you.id) outbox.take(message.client_id);
-    log.add([message]);
-    // A number is missing in between: it was said while nobody told us.
-    if (caughtUp && message.number > log.seen) live.send({ type: "history", after: log.seen });
-    noticeNew();
-    notePending();
+    showMessage(message);
   },
 
-  history({ before, messages }) {
-    if (before === undefined) {
-      log.add(messages);
-      noticeNew();
-      return;
-    }
+  changed: ({ message }) => showMessage(message),
+
+  muted({ change, user, seconds }) {
+    if (isNewest(change)) mute(user.id, seconds);
+    noteChange(change);
+  },
+
+  closed({ change, closed }) {
+    if (isNewest(change)) setClosed(closed);
+    noteChange(change);
+  },
+
+  history({ messages }) {
     log.addOlder(messages);
     older.disabled = false;
     showBeginning();
@@ -84,12 +107,15 @@ const told = {
     showUnread();
   },
 
-  error({ code, text, client_id, retry_after_s }) {
+  error(event) {
+    const { code, client_id, retry_after_s, number } = event;
+    older.disabled = false;
     if (client_id && retry_after_s) {
       outbox.retryLater(client_id, retry_after_s);
-      log.note({ client_id }, `${text} Trying again in a moment…`);
+      log.note({ client_id }, `${wordsFor(event)} ${_("Trying again in a moment…")}`);
       return;
     }
+    if (number !== undefined && actions.refused(log.get(number), event)) return;
     const refused = client_id && outbox.take(client_id);
     if (refused) {
       // Back to where it was written: nothing is lost.
@@ -97,24 +123,76 @@ const told = {
       box.value = [refused.text, box.value].filter(Boolean).join("\n");
       boxChanged();
     }
-    if (refused || code !== "rate") complain(text);
+    if (refused || !["rate", "muted", "closed"].includes(code)) complain(wordsFor(event));
   },
 };
+
+// What came or changed while nobody told us; and whatever else there is of the room, as it is now.
+function catchUp({ change, afresh, messages, closed, mutes }) {
+  if (afresh) log.restart(messages);
+  else log.add(messages);
+  showBeginning();
+  for (const { author, client_id } of messages) {
+    if (author.id === you.id) outbox.take(client_id);
+  }
+  const isWhole = log.caughtUp(change, afresh);
+  if (isNewest(change)) {
+    setClosed(closed);
+    mutedUntil = 0;
+    people.startMutes(mutes);
+    for (const { user, seconds } of mutes) mute(user, seconds);
+    showSilence();
+    if (!isWhole) askForChanges();
+  }
+  noticeNew();
+  notePending();
+}
+
+function showMessage(message) {
+  if (message.author.id === you.id) outbox.take(message.client_id);
+  log.add([message]);
+  noteChange(message.change);
+  noticeNew();
+  notePending();
+}
+
+// A number is missing in between: it happened while nobody told us.
+function noteChange(number) {
+  if (!log.noteChange(number)) askForChanges();
+}
+
+// What is told of who may write may be overtaken by what happened later. Then it is asked for, as it
+// is by then.
+function isNewest(change) {
+  if (change < silenceAt) {
+    askForChanges();
+    return false;
+  }
+  silenceAt = change;
+  return true;
+}
+
+function askForChanges() {
+  if (caughtUp && !asking) asking = live.send({ type: "changes", after: log.change });
+}
 
 live.addEventListener("message", ({ detail }) => told[detail.type]?.(detail));
 live.addEventListener("state", () => {
   if (!live.isOpen) {
-    caughtUp = false;
+    caughtUp = asking = false;
+    silenceAt = 0;
     outbox.pause();
     older.disabled = false;
+    log.expectOlder(false);
+    actions.disconnected();
   }
   notePending();
 });
 
 function notePending() {
   for (const item of outbox.items) {
-    if (live.state === "stopped") log.note(item, `Not sent. ${live.reason}`);
-    else log.note(item, live.isOpen ? "Sending…" : "Waiting for the connection…");
+    if (live.state === "stopped") log.note(item, `${_("Not sent.")} ${live.reason}`);
+    else log.note(item, live.isOpen ? _("Sending…") : _("Waiting for the connection…"));
   }
 }
 
@@ -141,8 +219,10 @@ function showUnread() {
   const unread = log.unreadAfter(read);
   document.title = unread ? `(${unread}) ${title}` : title;
   toLatest.hidden = log.isAtBottom;
-  toLatest.querySelector("[data-slot=count]").textContent =
-    unread === 0 ? "Latest messages" : `${unread} new message${unread === 1 ? "" : "s"}`;
+  const words = unread
+    ? interpolate(ngettext("%s new message", "%s new messages", unread), [unread])
+    : _("Latest messages");
+  toLatest.querySelector("[data-slot=count]").textContent = words;
 }
 
 function tellRead() {
@@ -157,43 +237,101 @@ toLatest.addEventListener("click", () => {
   box.focus();
 });
 
-// --- Older messages ---
+// --- Older messages: they come when their button does into sight, or is pressed ---
 
 const older = document.querySelector(".older");
 const beginning = document.querySelector(".beginning");
 
+const nearing = new IntersectionObserver(
+  ([{ isIntersecting }]) => {
+    if (isIntersecting && caughtUp && !older.disabled) askForOlder();
+  },
+  { root: document.querySelector(".log"), rootMargin: "200px 0px 0px 0px" },
+);
+
 function showBeginning() {
   older.hidden = (log.first ?? 1) === 1;
   beginning.hidden = !older.hidden;
+  // It tells of changes only: whoever is still at the top is asked anew.
+  nearing.unobserve(older);
+  if (!older.hidden) nearing.observe(older);
+}
+
+function askForOlder() {
+  older.disabled = live.send({ type: "history", before: log.first });
+  if (older.disabled) log.expectOlder(true);
+  return older.disabled;
 }
 
 older.addEventListener("click", () => {
-  older.disabled = live.send({ type: "history", before: log.first });
-  if (!older.disabled) complain("There is no connection just now. Try again in a moment.");
+  if (!askForOlder()) complain(NO_CONNECTION);
+});
+
+// --- Who may not write: in a room that is closed, or muted in it ---
+
+const silence = form.querySelector(".silence");
+const closeButton = document.querySelector(".close-room");
+let isClosed = false;
+let mutedUntil = 0;
+let muteEnds = null;
+
+function setClosed(closed) {
+  isClosed = closed;
+  if (closeButton) closeButton.dataset.closed = closed;
+  showSilence();
+}
+
+function mute(id, seconds) {
+  people.mute(id, seconds);
+  if (id !== you.id) return;
+  mutedUntil = Date.now() + seconds * 1000;
+  clearTimeout(muteEnds);
+  if (seconds) muteEnds = setTimeout(showSilence, seconds * 1000 + 50);
+  showSilence();
+}
+
+function silenced() {
+  if (isClosed) return _("This room is closed. What was said stays.");
+  if (mutedUntil <= Date.now()) return "";
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
+  return interpolate(_("You are muted here until %s."), [clock.format(mutedUntil)]);
+}
+
+function showSilence() {
+  const why = silenced();
+  if (silence.textContent !== why) silence.textContent = why; // else it is read out again
+  silence.hidden = !why;
+  box.readOnly = Boolean(why);
+  form.classList.toggle("silenced", Boolean(why));
+  attachment.disabled = Boolean(why);
+  form.querySelector(".send").disabled = Boolean(why);
+}
+
+closeButton?.addEventListener("click", () => {
+  if (!live.send({ type: "close", closed: !isClosed })) complain(NO_CONNECTION);
 });
 
 // --- Writing ---
 
-const form = document.querySelector(".composer");
-const box = form.querySelector("textarea");
-const problem = form.querySelector(".composer-error");
 const counter = form.querySelector("[data-counter]");
 let typingTold = 0; // when, or 0 if nobody thinks that we type
 let typingEnds = null;
 
-// As the server counts: characters, where JavaScript's length counts halves of some.
-const lengthOf = (text) => [...text].length;
-
 function complain(text) {
   problem.textContent = text;
-  box.setAttribute("aria-invalid", "true");
+  if (text) box.setAttribute("aria-invalid", "true");
+  else box.removeAttribute("aria-invalid");
 }
 
 function boxChanged() {
-  problem.textContent = "";
-  box.removeAttribute("aria-invalid");
+  complain("");
   const left = limit - lengthOf(box.value.trim());
-  counter.textContent = left < 0 ? `${-left} too many` : left < 200 ? `${left} left` : "";
+  counter.textContent =
+    left < 0
+      ? interpolate(_("%s too many"), [-left])
+      : left < 200
+        ? interpolate(_("%s left"), [left])
+        : "";
   counter.classList.toggle("over", left < 0);
   writeJson(keyOf("draft"), box.value);
 }
@@ -226,25 +364,39 @@ form.addEventListener("submit", (event) => {
   const text = box.value.trim();
   const over = lengthOf(text) - limit;
   box.focus();
-  if (!text) {
-    complain("Write something first.");
+  if (silenced()) {
+    complain(silenced());
+  } else if (!text && !attachment.isThere) {
+    complain(_("Write something first."));
   } else if (over > 0) {
-    complain(`Too long by ${over} character${over === 1 ? "" : "s"}. Please shorten it.`);
+    complain(tooLongBy(over));
   } else if (live.state === "stopped") {
-    complain(`Not sent. ${live.reason}`);
+    complain(`${_("Not sent.")} ${live.reason}`);
+  } else if (attachment.isThere) {
+    sayWithImage(text);
   } else {
     say(text);
   }
 });
 
 function say(text) {
+  wrote();
+  log.addPending(outbox.add(text), you);
+  notePending();
+}
+
+async function sayWithImage(text) {
+  if (attachment.isSending) return;
+  // The text goes with the image, or stays with it.
+  if ((await attachment.send(text)) && box.value.trim() === text) wrote();
+}
+
+function wrote() {
   typingTold = 0; // the message itself tells everyone that we don't any more
   clearTimeout(typingEnds);
   box.value = "";
   boxChanged();
   log.clearNewMark();
-  log.addPending(outbox.add(text), you);
-  notePending();
 }
 
 // --- The people, on a small screen ---
@@ -274,7 +426,8 @@ box.value = box.value || (readJson(keyOf("draft")) ?? "");
 boxChanged();
 for (const item of outbox.items) log.addPending(item, you);
 log.markNewAfter(read);
-log.showNewMark();
+// What is new is looked at from its beginning, unless that isn't here.
+if ((log.first ?? 1) <= read + 1) log.showNewMark();
 showUnread();
 showConnection(live);
 live.connect();

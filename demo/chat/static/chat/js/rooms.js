@@ -2,6 +2,8 @@
 
 import { fill, render } from "../../live/template.js";
 
+const { gettext: _ } = window;
+
 export class Rooms {
   #you;
 
@@ -9,10 +11,24 @@ export class Rooms {
     this.#you = you;
   }
 
-  // Something was said in a room.
-  activity({ room, number, author, text }) {
+  // Everything as the server has it, for a page that comes back: numbers only go up, so what was
+  // told in between stays.
+  all(rooms) {
+    for (const room of rooms) {
+      this.open(room);
+      this.read({ room: room.slug, number: room.read });
+      if (room.latest) this.activity({ room: room.slug, ...room.latest });
+    }
+  }
+
+  // Something was said in a room, or its last message was changed.
+  activity({ room, number, change, author, text, image, deleted }) {
     for (const element of elementsOf(room)) {
-      fill(element, { author: author.name, text });
+      if (change >= Number(element.dataset.change ?? 0)) {
+        element.dataset.change = change;
+        const words = deleted ? _("Message deleted") : text || (image ? _("An image") : "");
+        fill(element, { author: author.name, text: words });
+      }
       // Who writes has read.
       if (author.id === this.#you) this.#read(element, number);
       element.dataset.number = Math.max(number, Number(element.dataset.number));
@@ -28,19 +44,31 @@ export class Rooms {
     }
   }
 
-  // A room has been opened.
+  // A room has been opened, or closed.
   open(room) {
     for (const list of document.querySelectorAll("[data-room-list]")) {
-      if (elementsOf(room.slug).some((element) => list.contains(element))) continue;
-      const kind = list.dataset.roomList;
-      const element = render(`room-${kind}`, { name: room.name, topic: room.topic });
-      element.dataset.room = room.slug;
-      element.dataset.number = element.dataset.read = room.number;
-      element.querySelector("a").href = room.url;
-      const name = (each) => each.querySelector("[data-slot=name]").textContent;
-      const after = [...list.children].find((each) => name(each).localeCompare(room.name) > 0);
-      list.insertBefore(element, after ?? null);
+      if (list.dataset.private !== String(room.private)) continue;
+      const element = elementsOf(room.slug).find((each) => list.contains(each)) ?? this.#add(list, room);
+      // Told late, it is not what it is like now.
+      if (room.change < Number(element.dataset.state ?? 0)) continue;
+      element.dataset.state = room.change;
+      element.querySelector(".closed-mark").hidden = !room.closed;
     }
+  }
+
+  #add(list, room) {
+    const kind = list.dataset.roomList;
+    const element = render(`room-${kind}`, { name: room.name, topic: room.topic });
+    element.dataset.room = room.slug;
+    element.dataset.number = element.dataset.read = room.number;
+    if (room.read !== undefined) element.dataset.read = room.read;
+    element.dataset.change = 0;
+    element.querySelector("a").href = room.url;
+    const name = (each) => each.querySelector("[data-slot=name]").textContent;
+    const after = [...list.children].find((each) => name(each).localeCompare(room.name) > 0);
+    list.insertBefore(element, after ?? null);
+    this.#show(element);
+    return element;
   }
 
   #read(element, number) {

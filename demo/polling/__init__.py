@@ -1,0 +1,1 @@
+"""One feed, told in four ways, and what each of them costs."""

@@ -1,0 +1,50 @@
+"""How much one account may ask of one process: requests, and what it may leave open."""
+
+import time
+from collections import Counter, OrderedDict
+from contextlib import contextmanager
+
+from live.limits import Allowance, Refused
+
+__all__ = ["Visitors"]
+
+
+class Visitors:
+    """The accounts that have asked last, ``most`` of them."""
+
+    def __init__(
+        self, *, burst: int, per_second: float, open_at_once: int, most: int = 1000
+    ) -> None:
+        self._limits = {"burst": burst, "per_second": per_second}
+        self._open_at_once = open_at_once
+        self._most = most
+        self._allowances: OrderedDict[int, Allowance] = OrderedDict()
+        self._open: Counter[int] = Counter()
+
+    def ask(self, user_id: int, now: float | None = None) -> None:
+        """Count a request, or raise :class:`Refused`."""
+        allowance = self._allowances.get(user_id)
+        if allowance is None:
+            allowance = self._allowances[user_id] = Allowance(**self._limits)
+            if len(self._allowances) > self._most:
+                self._allowances.popitem(last=False)
+        self._allowances.move_to_end(user_id)
+        wait = allowance.take(time.monotonic() if now is None else now)
+        if wait:
+            raise Refused("rate", "Too much at once.", retry_after_s=wait)
+
+    @contextmanager
+    def open(self, user_id: int):
+        """Count what stays open meanwhile, or raise :class:`Refused`."""
+        if self._open[user_id] >= self._open_at_once:
+            raise Refused(
+                "too_many",
+                f"You have {self._open_at_once} of these open already. Close another page first.",
+            )
+        self._open[user_id] += 1
+        try:
+            yield
+        finally:
+            self._open[user_id] -= 1
+            if not self._open[user_id]:
+                del self._open[user_id]

@@ -1,0 +1,93 @@
+"""The simulated visitors: what they notice, and that a few of them are served well."""
+
+import json
+import shutil
+import sys
+
+import pytest
+from visitors.applications import Application, Measured, site
+from visitors.ledger import Delays, Ledger
+
+from visitors import __main__ as program
+
+
+def test_what_everyone_has_seen_is_missing_no_longer():
+    ledger = Ledger()
+    ledger.sent("hello", ["maya", "jonas"])
+    ledger.seen("hello", "maya")
+    ledger.seen("hello", "maya")  # twice is once
+    ledger.seen("hello", "edith")  # nobody waits for her
+    ledger.seen("what?", "maya")
+    assert (ledger.missing, len(ledger.delays)) == (1, 1)
+    assert ledger.unseen("jonas") == ["hello"]
+    ledger.seen("hello", "jonas")
+    assert (ledger.missing, len(ledger.delays)) == (0, 2)
+
+
+def test_what_is_excused_is_neither_missing_nor_measured():
+    ledger = Ledger()
+    ledger.sent("hello", ["maya"])
+    ledger.excuse("hello", "maya")
+    ledger.seen("hello", "maya")
+    assert (ledger.missing, len(ledger.delays), ledger.sent_in_all) == (0, 0, 1)
+
+
+def test_percentiles():
+    delays = Delays()
+    assert delays.percentile(0.99) == 0
+    for hundredth in range(100, 0, -1):
+        delays.add(hundredth / 100)
+    assert [delays.percentile(share) for share in (0.5, 0.99, 1)] == [0.5, 0.99, 1]
+
+
+def test_a_bound_is_kept_by_99_of_100_and_not_by_nobody():
+    delays = Delays()
+    line = Measured("sent → seen", delays, bound_s=0.2)
+    assert not program.keeps(line)
+    for number in range(200):
+        delays.add(5.0 if number < 2 else 0.1)
+    assert program.keeps(line)
+    assert not program.keeps(line, 0.05)
+    delays.add(5.0)
+    assert not program.keeps(line)
+
+
+@pytest.fixture
+def visitors(monkeypatch, tmp_path, seeded):
+    def run(*arguments):
+        data = shutil.copytree(seeded, tmp_path / "data")
+        options = ("--data", str(data), "--output", str(tmp_path), *arguments)
+        monkeypatch.setattr(sys, "argv", ["visitors", *options])
+        status = program.main()
+        return status, json.loads((tmp_path / "report.json").read_text())
+
+    return run
+
+
+@pytest.mark.timeout(180)
+def test_a_few_visitors_of_all_applications_lose_nothing(visitors):
+    # A machine that does other things too is slow: that nothing is lost is asked, and no speed.
+    status, report = visitors("--visitors=20", "--seconds=3", "--pace=4", "--bound=20")
+    assert report["problems"] == []
+    assert set(report["lost"].values()) == {0}
+    assert min(line["measured"] for line in report["lines"]) > 0, report["lines"]
+    assert status == 0
+    assert report["passed"]
+
+
+def test_what_is_lost_is_told(visitors, monkeypatch, capsys):
+    class Deaf(Application):
+        title = "Deaf"
+
+        async def visit(self, visitor):
+            await visitor.open("/chat/")
+            async with visitor.live("/ws/lobby/", lambda event: None):
+                self.ledger.sent("hello", [visitor.number])
+                await visitor.run.closing.wait()
+
+    monkeypatch.setattr(program, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(program, "site", lambda: (site()[0], [Deaf()]))
+    status, report = visitors("--visitors=1", "--seconds=0.1", "--pace=8")
+    assert status == 1
+    assert report["lost"]["Deaf"] == 1
+    assert "Deaf, sent → seen by another: nothing was measured" in capsys.readouterr().out
