@@ -202,7 +202,9 @@ async def test_a_page_is_told_when_its_rights_change(site, person):
     await maya.get_by_role("button", name="Share it with Wen Li no longer").click()
     await expect(wen.locator(".connection")).to_contain_text("no longer shared with you")
     await wen.get_by_role("link", name="All documents").first.click()
-    await expect(wen.get_by_role("link", name="Written by browsers")).to_have_count(0)
+    await expect(wen.get_by_role("heading", name="Documents", level=1)).to_be_visible()
+    await expect(wen.get_by_role("link", name="House rules")).to_be_visible()
+    await expect(wen.locator(f"a[href='{path}']")).to_have_count(0)
 
 
 async def type_at_random(page, cable, until, chance):
