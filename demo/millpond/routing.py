@@ -3,6 +3,7 @@
 from arena.routing import websocket_urlpatterns as arena
 from chat.routing import websocket_urlpatterns as chat
 from danmaku.routing import websocket_urlpatterns as danmaku
+from documents.routing import websocket_urlpatterns as documents
 from headrace.operations.routing import websocket_urlpatterns as operations
 from notifications.routing import websocket_urlpatterns as notifications
 from polling.routing import http_urlpatterns
@@ -15,6 +16,7 @@ websocket_urlpatterns = [
     *arena,
     *chat,
     *danmaku,
+    *documents,
     *notifications,
     *operations,
     *polling,

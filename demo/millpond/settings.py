@@ -54,6 +54,7 @@ INSTALLED_APPS = [
     "arena",
     "chat",
     "danmaku",
+    "documents",
     "polling",
     "quotes",
     "notifications",
@@ -181,6 +182,14 @@ DANMAKU_BURST = 5
 DANMAKU_PER_SECOND = 1
 DANMAKU_CROWD_S = 4
 DANMAKU_CROWD_PER_SECOND = 1_000
+
+# Documents: bytes of one, with what was deleted since its updates were folded last, and of one
+# message; how many updates are folded at once; messages of one connection: at once, then a second.
+DOCUMENTS_BYTES = 512 * 1024
+DOCUMENTS_UPDATE_BYTES = 256 * 1024
+DOCUMENTS_COMPACT_AFTER = 200
+DOCUMENTS_BURST = 400
+DOCUMENTS_PER_SECOND = 100
 
 # The four ways: messages of the feed that are kept, two minutes of them; how long a long poll waits
 # and a stream is silent; when a stream that broke comes again. Requests of an account in one

@@ -22,6 +22,7 @@ urlpatterns = [
     path("arena/", include("arena.urls")),
     path("chat/", include("chat.urls")),
     path("danmaku/", include("danmaku.urls")),
+    path("documents/", include("documents.urls")),
     path("notifications/", include("notifications.urls")),
     path("polling/", include("polling.urls")),
     path("quotes/", include("quotes.urls")),

@@ -12,7 +12,7 @@ const ANSWER_WITHIN_MS = 8_000;
 const _ = window.gettext ?? ((text) => text); // Django's catalogue, where the page has it
 
 // After these close codes, coming back is of no use. A page may say it better: `new Live(url, final)`.
-const FINAL = {
+export const FINAL = {
   4401: { why: _("You are logged out."), link: _("Log in again"), to: () => `/login/?next=${location.pathname}` },
   4404: { why: _("This is gone."), link: _("To the start"), to: () => "/" },
   4409: { why: _("You are logged in as somebody else."), link: _("Go on as them"), to: () => location.pathname },
