@@ -209,7 +209,9 @@ class Sender:
         while time.monotonic() < until:
             if self.options.rate:
                 due += 1 / self.options.rate
-                await asyncio.sleep(max(0, due - time.monotonic()))
+                # A loop's timer may be early, by its resolution.
+                while (left := due - time.monotonic()) > 0:
+                    await asyncio.sleep(left)
                 at = int(due * 1e9)
             else:
                 while sent - self.finished >= self.options.window:

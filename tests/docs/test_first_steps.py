@@ -61,7 +61,7 @@ def test_a_python_that_is_not_there():
 
 def test_what_is_there_is_not_installed_again():
     done = run("make", "--no-print-directory", "-n", "test")
-    assert done.stdout.startswith("tools/test-packages\ntools/setup test\n")
+    assert done.stdout.startswith("tools/test-packages\ntools/setup test demo\n")
     assert run("tools/test-packages").stdout == ""
 
 

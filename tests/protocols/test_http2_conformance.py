@@ -8,6 +8,7 @@ import asyncio
 import pytest
 
 from headrace.protocols.http2 import (
+    LINGER_S,
     DataReceived,
     Http2Engine,
     Http2Limits,
@@ -15,7 +16,7 @@ from headrace.protocols.http2 import (
     StreamOpened,
 )
 
-from ..server.h2_client import H2Client
+from ..server.h2_client import RST_STREAM, H2Client
 from ..server.test_http2_conformance import CASES, STREAMS
 
 
@@ -26,20 +27,27 @@ class Wire:
         self.engine = Http2Engine(Http2Limits(streams=STREAMS), now=0.0)
         self.reader = asyncio.StreamReader()
         self.requests = {}
+        self.now = 0.0
         self.flush()
 
     async def send(self, data):
-        events = self.engine.receive(data, 0.0)
+        events = self.engine.receive(data, self.now)
         self.handle(events)
         while self.engine.has_unread:
-            self.handle(self.engine.receive(b"", 0.0))
+            self.handle(self.engine.receive(b"", self.now))
+        self.flush()
+
+    def linger(self):
+        """Let the time pass in which an engine waits for the rest of what it has answered."""
+        self.now += LINGER_S
+        self.handle(self.engine.timeout(self.now))
         self.flush()
 
     def flush(self):
         if isinstance(self.engine, Ended):
             return
         while True:
-            self.engine.pump(1 << 20, 0.0)
+            self.engine.pump(1 << 20, self.now)
             self.reader.feed_data(self.engine.data_to_send())
             if not self.engine.can_send:
                 break
@@ -88,6 +96,19 @@ class Ended:
     def pump(self, room, now):
         return []
 
+    def timeout(self, now):
+        return []
+
+
+class Client(H2Client):
+    """One that waits long enough for what an engine puts off."""
+
+    async def until(self, *kinds, **options):
+        if kinds == (RST_STREAM,):
+            await self.flush()
+            self.client.linger()
+        return await super().until(*kinds, **options)
+
 
 def answer(stream, status, body=b""):
     stream.send_response(status)
@@ -97,7 +118,7 @@ def answer(stream, status, body=b""):
 @pytest.mark.parametrize("case", CASES, ids=str)
 async def test_conformance(case):
     wire = Wire()
-    client = H2Client(wire)
+    client = Client(wire)
     if case.started:
         await client.start(*case.settings)
     if case.answered:

@@ -34,14 +34,11 @@ def blocks(language):
 
 
 def test_a_host_may_leave_its_balancer_with_its_layer(monkeypatch):
-    try:
-        documented("deployment.md")
-        assert conditions.unmet() is None
-        lost = property(lambda layer: "the channel layer has no connection to Redis")
-        monkeypatch.setattr(InMemoryChannelLayer, "unready", lost)
-        assert conditions.unmet() == "the channel layer has no connection to Redis"
-    finally:
-        conditions.forget("layer")
+    documented("deployment.md")
+    assert conditions.unmet() is None
+    lost = property(lambda layer: "the channel layer has no connection to Redis")
+    monkeypatch.setattr(InMemoryChannelLayer, "unready", lost)
+    assert conditions.unmet() == "the channel layer has no connection to Redis"
 
 
 def replaced(text, *pairs):
