@@ -210,7 +210,7 @@ class Sender:
             if self.options.rate:
                 due += 1 / self.options.rate
                 # A loop's timer may be early, by its resolution.
-                while (left := due - time.monotonic()) > 0:
+                while (left := due - time.monotonic()) > 0:  # noqa: ASYNC110 - it waits for a time
                     await asyncio.sleep(left)
                 at = int(due * 1e9)
             else:
