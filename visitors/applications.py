@@ -127,28 +127,61 @@ class Chat(Application):
         room = visitor.chance.choice(self.ROOMS)
         present = self._present[room]
         page = await visitor.open(f"/chat/rooms/{room}/")
-        seen = max((int(each) for each in re.findall(r'data-number="(\d+)"', page)), default=0)
-        news = asyncio.Event()
-        newest = 0
+        changes = Changes(int(re.findall(r'<main [^>]*data-change="(\d+)"', page)[0]))
+        newest = max(
+            (int(each) for each in re.findall(r'class="message[^>]* data-number="(\d+)"', page)),
+            default=0,
+        )
+        news, gap = asyncio.Event(), asyncio.Event()
+        told_read = 0
+        is_asking = True  # the welcome answers, unasked
 
         def told(event: dict[str, Any]) -> None:
+            nonlocal is_asking, told_read
+            match event["type"]:
+                case "welcome" | "changes":
+                    for message in event["messages"]:
+                        show(message)
+                    is_asking = False
+                    note(changes.reach(event["change"]))
+                    if event["type"] == "welcome":
+                        present.add(visitor.number)
+                        told_read = event["read"]
+                        news.set()
+                case "message" | "changed":
+                    show(event["message"])
+                    note(changes.add(event["message"]["change"]))
+
+        def show(message: dict[str, Any]) -> None:
             nonlocal newest
-            if event["type"] == "welcome":
-                present.add(visitor.number)
-            elif event["type"] == "message":
-                newest = max(newest, event["message"]["number"])
-                news.set()
-                self.ledger.seen(event["message"]["client_id"], visitor.number)
+            newest = max(newest, message["number"])
+            news.set()
+            self.ledger.seen(message["client_id"], visitor.number)
+
+        def note(is_whole: bool) -> None:
+            nonlocal is_asking
+            if not (is_whole or is_asking):
+                is_asking = True
+                gap.set()
 
         async def read() -> None:
+            nonlocal told_read
             while True:
                 await news.wait()
                 await asyncio.sleep(self.READ_AFTER_S)  # once for a burst of messages
                 news.clear()
-                await socket.send(json.dumps({"type": "read", "number": newest}))
+                if newest > told_read:
+                    told_read = newest
+                    await socket.send(json.dumps({"type": "read", "number": newest}))
 
-        async with visitor.live(f"/ws/rooms/{room}/?seen={seen}", told) as socket:
-            reading = asyncio.create_task(read())
+        async def ask() -> None:
+            while True:
+                await gap.wait()
+                gap.clear()
+                await socket.send(json.dumps({"type": "changes", "after": changes.whole}))
+
+        async with visitor.live(f"/ws/rooms/{room}/?seen={changes.whole}", told) as socket:
+            tasks = [asyncio.create_task(each) for each in (read(), ask())]
             try:
                 while await visitor.pause(self.EVERY_S):
                     await socket.send('{"type": "typing", "typing": true}')
@@ -158,7 +191,30 @@ class Chat(Application):
                     await socket.send(json.dumps({"type": "message", **said}))
                 await visitor.run.closing.wait()
             finally:
-                reading.cancel()
+                for task in tasks:
+                    task.cancel()
+
+
+class Changes:
+    """The numbers of a room's changes that were told: all up to ``whole``, and some ahead."""
+
+    def __init__(self, whole: int) -> None:
+        self.whole = whole
+        self._ahead: set[int] = set()
+
+    def add(self, number: int) -> bool:
+        """Note one; return whether all before it were told, too."""
+        if number > self.whole:
+            self._ahead.add(number)
+        return self.reach(self.whole)
+
+    def reach(self, number: int) -> bool:
+        """Note that all were told up to a number; return whether none is ahead of a gap."""
+        self.whole = max(self.whole, number)
+        while self.whole + 1 in self._ahead:
+            self.whole += 1
+        self._ahead = {each for each in self._ahead if each > self.whole}
+        return not self._ahead
 
 
 class Danmaku(Application):

@@ -111,6 +111,21 @@ class Visitor:
             self._expect(response, 200)
             self._versions[path] = response.headers.get("Last-Modified", "")
 
+    async def ask(self, path: str) -> Any:
+        """Get what a page's script asks for, and return the JSON."""
+        response = await self._get(path)
+        self._expect(response, 200)
+        return response.json()
+
+    async def hear(self, path: str, told: Callable[[Any], None]) -> None:
+        """Get server-sent events, as an EventSource does, and hand on what their data says."""
+        async with self._client.stream("GET", path) as response:
+            self._expect(response, 200)
+            async for line in response.aiter_lines():
+                if line.startswith("data: "):
+                    told(json.loads(line.removeprefix("data: ")))
+        raise ValueError(f"{path} has ended")
+
     async def post(self, path: str, page: str, **fields: str) -> None:
         """Send a form of a page, whose text is ``page``, to ``path``."""
         found = _TOKEN.search(page)
@@ -126,9 +141,17 @@ class Visitor:
 
     @contextlib.asynccontextmanager
     async def live(
-        self, path: str, told: Callable[[Any], None], bytes_told: Callable[[bytes], None] = bytes
+        self,
+        path: str,
+        told: Callable[[Any], None],
+        bytes_told: Callable[[bytes], None] = bytes,
+        *,
+        asks: bool = True,
     ) -> AsyncIterator[ClientConnection]:
-        """Open a WebSocket, as live.js does, and hand on what comes until it is left."""
+        """Open a WebSocket, as live.js does, and hand on what comes until it is left.
+
+        ``asks``: after a silence, whether anyone is there. Pages that don't use live.js don't.
+        """
         cookies = "; ".join(f"{name}={value}" for name, value in self._client.cookies.items())
         async with connect(
             f"ws://{self.run.host}{path}",
@@ -140,7 +163,7 @@ class Visitor:
             max_queue=None,
             proxy=None,
         ) as socket:
-            listening = asyncio.create_task(self._listen(socket, path, told, bytes_told))
+            listening = asyncio.create_task(self._listen(socket, path, told, bytes_told, asks))
             self.sockets += 1
             try:
                 yield socket
@@ -155,11 +178,12 @@ class Visitor:
         path: str,
         told: Callable[[Any], None],
         bytes_told: Callable[[bytes], None],
+        asks: bool,
     ) -> None:
         try:
             while True:
                 try:
-                    async with asyncio.timeout(ASK_AFTER_S):
+                    async with asyncio.timeout(ASK_AFTER_S if asks else None):
                         message = await socket.recv()
                 except TimeoutError:
                     await socket.send('{"type": "ping"}')
@@ -168,13 +192,13 @@ class Visitor:
                     bytes_told(message)
                     continue
                 event = json.loads(message)
-                if event["type"] == "error":
+                if event.get("type") == "error":
                     self.run.fail(f"{path} said {event['code']}: {event['text']}")
                 told(event)
         except ConnectionClosed as error:
             code = error.rcvd.code if error.rcvd else 1006
             self.run.fail(f"{path} ended with {code}")
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             self.run.fail(f"{path} told what was not understood: {error!r}")
 
     async def pause(self, mean_s: float) -> bool:

@@ -5,7 +5,7 @@ import shutil
 import sys
 
 import pytest
-from visitors.applications import Application, Measured, site
+from visitors.applications import Application, Changes, Measured, site
 from visitors.ledger import Delays, Ledger
 
 from visitors import __main__ as program
@@ -50,6 +50,18 @@ def test_a_bound_is_kept_by_99_of_100_and_not_by_nobody():
     assert not program.keeps(line, 0.05)
     delays.add(5.0)
     assert not program.keeps(line)
+
+
+def test_a_gap_in_a_room_s_changes_is_noticed_until_it_is_closed():
+    changes = Changes(7)
+    assert changes.add(8)
+    assert changes.add(6)  # told already
+    assert not changes.add(10)
+    assert (changes.whole, changes.add(9)) == (8, True)
+    assert not changes.add(13)
+    assert not changes.reach(11)
+    assert changes.reach(12)
+    assert changes.whole == 13
 
 
 @pytest.fixture
