@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from .ledger import Delays, Ledger
-from .visitor import Visitor
+from .visitor import PATIENCE_S, Visitor
 
 __all__ = ["Application", "Bell", "Measured", "site"]
 
@@ -384,6 +384,113 @@ class Quotes(Application):
             await visitor.run.closing.wait()
 
 
+class FourWays(Application):
+    """One feed in four ways at once: a page starts them now and then, and looks for a while.
+
+    Most of the time a page is open with nothing started: then its own WebSocket is all it has. A
+    quarter of these pages have all four ways on at any time, at ten messages a second.
+    """
+
+    title = "Four ways"
+    REST_S = 24.0
+    WATCH_S = 8.0
+    POLL_EVERY_S = 0.2
+    QUESTIONS = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.socket, self.stream, self.wait, self.poll = (Delays() for _ in range(4))
+
+    def measured(self) -> list[Measured]:
+        return [
+            Measured("born → seen over the WebSocket", self.socket),
+            Measured("born → seen as a server-sent event", self.stream),
+            Measured("born → seen by long polling", self.wait),
+            Measured("born → seen by polling (200 ms)", self.poll, bound_s=0.2 + self.POLL_EVERY_S),
+        ]
+
+    async def visit(self, visitor: Visitor) -> None:
+        await visitor.open("/polling/")
+        query = f"run={uuid.uuid4()}"
+
+        def told(_: dict[str, Any]) -> None:
+            """Take what the ways cost: it is drawn, and nothing else is done with it."""
+
+        async with visitor.live(f"/ws/polling/?{query}", told) as socket:
+            for _ in range(self.QUESTIONS):
+                asked = {"type": "clock", "asked": time.monotonic() * 1000}
+                await socket.send(json.dumps(asked))
+                await asyncio.sleep(0.2)
+            while await visitor.pause(self.REST_S):
+                await self._watch(visitor, f"{query}&rate=10")
+            await visitor.run.closing.wait()
+
+    async def _watch(self, visitor: Visitor, query: str) -> None:
+        """Start all four, look, and stop them when each has come as far as any had."""
+        socket, stream, wait, poll = ways = [
+            Heard(delays) for delays in (self.socket, self.stream, self.wait, self.poll)
+        ]
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(each)
+                for each in (
+                    self._connect(visitor, f"/ws/polling/feed/?{query}", socket),
+                    visitor.hear(f"/polling/stream/?{query}", stream.take),
+                    self._ask(visitor, f"/polling/wait/?{query}", wait, 0),
+                    self._ask(visitor, f"/polling/poll/?{query}", poll, self.POLL_EVERY_S),
+                )
+            ]
+            await visitor.pause(self.WATCH_S)
+            last = max(way.last or 0 for way in ways)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    while any((way.last or 0) < last for way in ways):  # noqa: ASYNC110
+                        await asyncio.sleep(0.05)
+            for task in tasks:
+                task.cancel()
+        self.lost += sum(way.lost(last) for way in ways)
+
+    @staticmethod
+    async def _connect(visitor: Visitor, path: str, way: "Heard") -> None:
+        async with visitor.live(path, way.take, asks=False):
+            await asyncio.Event().wait()
+
+    @staticmethod
+    async def _ask(visitor: Visitor, path: str, way: "Heard", every_s: float) -> None:
+        after = ""
+        while True:
+            began = time.monotonic()
+            answer = await visitor.ask(path + after)
+            for message in answer["messages"]:
+                way.take(message)
+            after = f"&after={answer['last']}"
+            await asyncio.sleep(max(0, every_s - (time.monotonic() - began)))
+
+
+class Heard:
+    """What has come in one of the four ways: every number from the first, or some are lost."""
+
+    def __init__(self, delays: Delays) -> None:
+        self._delays = delays
+        #: The number of the last message; None before the first.
+        self.last: int | None = None
+        self._left_out = 0
+
+    def take(self, message: dict[str, Any]) -> None:
+        if message.get("missed"):
+            return  # the next number tells how many
+        if self.last is not None:
+            self._left_out += message["id"] - self.last - 1
+        self.last = message["id"]
+        self._delays.add(time.time() - message["born"])
+
+    def lost(self, last: int) -> int:
+        """Return how many have not come, up to the number ``last``."""
+        if self.last is None:
+            return int(last > 0)
+        return self._left_out + max(0, last - self.last)
+
+
 def token_in(text: str) -> str:
     """Return the 32 hexadecimal digits in a text, by which it is known again."""
     found = re.search("[0-9a-f]{32}", text)
@@ -393,4 +500,4 @@ def token_in(text: str) -> str:
 def site() -> tuple[Bell, list[Application]]:
     """Return the bell, which is on every page, and the applications with pages of their own."""
     bell = Bell()
-    return bell, [Chat(), Board(bell), Danmaku(), Arena(), Quotes()]
+    return bell, [Chat(), Board(bell), Danmaku(), Arena(), Quotes(), FourWays()]

@@ -5,7 +5,7 @@ import shutil
 import sys
 
 import pytest
-from visitors.applications import Application, Changes, Measured, site
+from visitors.applications import Application, Changes, Heard, Measured, site
 from visitors.ledger import Delays, Ledger
 
 from visitors import __main__ as program
@@ -62,6 +62,22 @@ def test_a_gap_in_a_room_s_changes_is_noticed_until_it_is_closed():
     assert not changes.reach(11)
     assert changes.reach(12)
     assert changes.whole == 13
+
+
+def test_numbers_of_a_feed_that_have_not_come_are_lost():
+    def hear(*numbers):
+        delays = Delays()
+        way = Heard(delays)
+        for number in numbers:
+            way.take({"id": number, "born": 0.0})
+        assert len(delays) == len(numbers)
+        return way
+
+    assert hear(7, 8, 9).lost(9) == 0
+    assert hear(7, 8, 11).lost(9) == 2  # in between
+    assert hear(7, 8).lost(11) == 3  # at the end
+    assert hear().lost(9) == 1
+    assert hear().lost(0) == 0  # there was nothing
 
 
 @pytest.fixture
