@@ -71,7 +71,7 @@ soak: ## a small load for long: nothing may grow (ten minutes); SOAK="--minutes 
 	$(BIN)/python -m soak $(SOAK)
 
 visitors: ## 200 visitors of all of the demo at once, and what they wait for; VISITORS="--seconds 20" and the like
-	@tools/setup test
+	@tools/setup test demo
 	$(BIN)/python -m visitors $(VISITORS)
 
 autobahn: ## the Autobahn fuzzing client against the WebSocket engine (needs a Python 2.7)

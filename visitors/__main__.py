@@ -26,7 +26,7 @@ from websockets.exceptions import WebSocketException
 
 from headrace.server.control import BlockingClient, ControlError
 
-from .applications import Application, Measured, site
+from .applications import Application, Documents, Measured, site
 from .ledger import Delays
 from .visitor import PATIENCE_S, Run, Visitor
 
@@ -43,11 +43,15 @@ from django.core.management import call_command
 call_command("migrate", verbosity=0)
 call_command("seed")
 from accounts.models import User
+from documents.models import Document, Role
 User.objects.bulk_create(
     [User(username=f"visitor{n}", display_name=f"Visitor {n}", password="!", open_to_all=True)
      for n in range(%d)],
     ignore_conflicts=True,
 )
+owner = User.objects.get(username="visitor0")
+for n in range(1, 1 + %d):
+    Document.objects.get_or_create(title=f"%s {n}", owner=owner, everyone=Role.EDITOR)
 """
 
 
@@ -68,7 +72,7 @@ def main() -> int:
                 "shell",
                 "--no-imports",
                 "-c",
-                PREPARE % options.visitors,
+                PREPARE % (options.visitors, Documents.COUNT, Documents.NAME),
             ],
             cwd=DEMO,
             env={**os.environ, **environment},

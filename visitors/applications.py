@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from .ledger import Delays, Ledger
+from .peer import Peer
 from .visitor import PATIENCE_S, Visitor
 
-__all__ = ["Application", "Bell", "Measured", "site"]
+__all__ = ["Application", "Bell", "Documents", "Measured", "site"]
 
 
 class Measured:
@@ -491,6 +492,74 @@ class Heard:
         return self._left_out + max(0, last - self.last)
 
 
+class Documents(Application):
+    """A text of several: a few words now and then, a key at a time, and the cursor with each.
+
+    Once nobody writes any more, all pages of a document have the same text, or one is lost.
+    """
+
+    title = "Documents"
+    #: What they are called, and how many there are.
+    NAME = "Written together"
+    COUNT = 3
+    EVERY_S = 8.0
+    KEY_EVERY_S = 0.2
+    TYPOS = 0.05
+    WORDS = ("who brings plums? ", "not before noon. ", "soup for forty, ", "ask Edith first. ")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._here: dict[str, dict[int, Peer]] = {}
+
+    def measured(self) -> list[Measured]:
+        return [Measured("a key → in the text of another", self.ledger.delays)]
+
+    async def visit(self, visitor: Visitor) -> None:
+        found = rf'href="/documents/(\d+)/".* dir="auto">{self.NAME} '
+        number = visitor.chance.choice(re.findall(found, await visitor.open("/documents/")))
+        await visitor.open(f"/documents/{number}/")
+        here = self._here.setdefault(number, {})
+        peer = Peer(lambda client, step: self.ledger.seen((client, step), visitor.number))
+
+        def told(_: Any) -> None:
+            raise ValueError("the y-protocols are binary")
+
+        path = f"/ws/documents/{number}"
+        async with (
+            visitor.live(path, told, peer.hear, asks=False) as socket,
+            asyncio.TaskGroup() as group,
+        ):
+            speaking = group.create_task(peer.speak(socket))
+            async with asyncio.timeout(PATIENCE_S):
+                await peer.synced.wait()
+            here[visitor.number] = peer
+            try:
+                while await visitor.pause(self.EVERY_S):
+                    await self._write(visitor, peer, here)
+                await visitor.run.closing.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PATIENCE_S):
+                        while any(each.text != peer.text for each in here.values()):  # noqa: ASYNC110
+                            await asyncio.sleep(0.05)
+                self.lost += next(iter(here.values())).text != peer.text
+            finally:
+                del here[visitor.number]
+                speaking.cancel()
+
+    async def _write(self, visitor: Visitor, peer: Peer, here: dict[int, Peer]) -> None:
+        """Go somewhere in the text, and write a few words there; some keys are wrong ones."""
+        peer.point(visitor.chance.random())
+        for right in visitor.chance.choice(self.WORDS):
+            is_typo = visitor.chance.random() < self.TYPOS
+            for character in "#" * is_typo + right:
+                if not await visitor.pause(self.KEY_EVERY_S):
+                    return
+                self.ledger.sent((peer.client, peer.steps + 1), here.keys() - {visitor.number})
+                peer.type(character)
+                if character == "#" and await visitor.pause(self.KEY_EVERY_S):
+                    peer.erase()
+
+
 def token_in(text: str) -> str:
     """Return the 32 hexadecimal digits in a text, by which it is known again."""
     found = re.search("[0-9a-f]{32}", text)
@@ -500,4 +569,5 @@ def token_in(text: str) -> str:
 def site() -> tuple[Bell, list[Application]]:
     """Return the bell, which is on every page, and the applications with pages of their own."""
     bell = Bell()
-    return bell, [Chat(), Board(bell), Danmaku(), Arena(), Quotes(), FourWays()]
+    others = [Danmaku(), Arena(), Quotes(), FourWays(), Documents()]
+    return bell, [Chat(), Board(bell), *others]

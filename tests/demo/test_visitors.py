@@ -7,6 +7,7 @@ import sys
 import pytest
 from visitors.applications import Application, Changes, Heard, Measured, site
 from visitors.ledger import Delays, Ledger
+from visitors.peer import Peer
 
 from visitors import __main__ as program
 
@@ -80,6 +81,33 @@ def test_numbers_of_a_feed_that_have_not_come_are_lost():
     assert hear().lost(0) == 0  # there was nothing
 
 
+def test_peers_of_a_document_take_each_step_of_the_others():
+    seen = []
+    one, other = Peer(lambda *step: None), Peer(lambda *step: seen.append(step))
+
+    def tell(teller, hearer):
+        while not teller._outbox.empty():
+            hearer.hear(teller._outbox.get_nowait())
+
+    one.point(0.0)
+    for character in "Soup#":
+        one.type(character)
+    one.erase()
+    tell(one, other)
+    assert seen == [(one.client, step) for step in (1, 2, 3, 4, 5)]
+    assert (one.text, other.text, one.steps) == ("Soup", "Soup", 5)
+    # The cursors of others are passed on, each change once: they come back, and that is all.
+    tell(other, one)
+    assert one._outbox.empty()
+    assert other._awareness.states[one.client] == one._awareness.get_local_state()
+    # Where the cursor is stays where it is, whatever is written before it.
+    other.point(0.0)
+    other.type("!")
+    tell(other, one)
+    one.type("s")
+    assert one.text == "!Soups"
+
+
 @pytest.fixture
 def visitors(monkeypatch, tmp_path, seeded):
     def run(*arguments):
@@ -95,7 +123,8 @@ def visitors(monkeypatch, tmp_path, seeded):
 @pytest.mark.timeout(180)
 def test_a_few_visitors_of_all_applications_lose_nothing(visitors):
     # A machine that does other things too is slow: that nothing is lost is asked, and no speed.
-    status, report = visitors("--visitors=20", "--seconds=3", "--pace=4", "--bound=20")
+    # Of four of each application two are in the same of three rooms.
+    status, report = visitors("--visitors=28", "--seconds=3", "--pace=4", "--bound=20")
     assert report["problems"] == []
     assert set(report["lost"].values()) == {0}
     assert min(line["measured"] for line in report["lines"]) > 0, report["lines"]
