@@ -7,10 +7,9 @@ import re
 import time
 
 import pytest
-from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
-from .browser import DESKTOP, PHONE, Cable, connected
+from .browser import DESKTOP, PHONE, Cable, connected, violations
 from .site import PATIENCE_S
 
 pytestmark = [
@@ -84,6 +83,7 @@ def others(page):
     return page.get_by_role("list", name="Also here").get_by_role("listitem")
 
 
+@pytest.mark.main_path
 async def test_two_people_write_and_see_each_other(site, person):
     path = await new_document(site, "editor")
     maya = await open_document(await person(site, "maya"), path)
@@ -302,8 +302,4 @@ async def test_it_is_for_everyone(site, person, scheme, device):
     for where in (page, await somebody.tab("/documents/")):
         width = await where.evaluate("document.documentElement.scrollWidth")
         assert width <= device["viewport"]["width"]
-        results = await Axe().run(where)
-        assert [
-            (each["id"], [node["html"] for node in each["nodes"]])
-            for each in results.response["violations"]
-        ] == []
+        assert await violations(where) == []

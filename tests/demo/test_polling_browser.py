@@ -6,10 +6,9 @@ import re
 from urllib.parse import urlsplit
 
 import pytest
-from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
-from .test_browser import DESKTOP, PHONE, SHOWN_AS, chromium, connected, person  # noqa: F401
+from .browser import DESKTOP, PHONE, SHOWN_AS, connected, violations
 
 pytestmark = [
     pytest.mark.browser,
@@ -82,7 +81,8 @@ def count_requests(page):
     return paths
 
 
-async def test_two_people_hear_the_same_in_four_ways(site, person):  # noqa: F811
+@pytest.mark.main_path
+async def test_two_people_hear_the_same_in_four_ways(site, person):
     maya = await look(await person(site, "maya"))
     jonas = await look(await person(site, "jonas"))
     asked = count_requests(maya)
@@ -138,7 +138,7 @@ async def test_two_people_hear_the_same_in_four_ways(site, person):  # noqa: F81
     await expect(cell(maya, "socket", "messages")).to_have_text("0")
 
 
-async def test_the_handshake_and_the_frames_are_the_browser_s_own(site, person):  # noqa: F811
+async def test_the_handshake_and_the_frames_are_the_browser_s_own(site, person):
     page = await look(await person(site, "maya"))
     await expect(page.get_by_text("Start the WebSocket, and here")).to_be_visible()
     await page.get_by_role("button", name="Start WebSocket").click()
@@ -181,7 +181,7 @@ async def test_the_handshake_and_the_frames_are_the_browser_s_own(site, person):
     assert rows[3] == "f2 48 cd c9 c9 07 00\tcompressed: Hello"
 
 
-async def test_nobody_asks_while_nobody_looks_and_a_lost_server_is_found_again(own_site, person):  # noqa: F811
+async def test_nobody_asks_while_nobody_looks_and_a_lost_server_is_found_again(own_site, person):
     somebody = await person(own_site, "maya")
     page = await look(somebody)
     await all_on(page)
@@ -216,7 +216,7 @@ async def test_nobody_asks_while_nobody_looks_and_a_lost_server_is_found_again(o
 @pytest.mark.parametrize(
     ("scheme", "device"), [("light", DESKTOP), ("dark", PHONE)], ids=["desktop", "phone"]
 )
-async def test_it_is_for_everyone(site, person, scheme, device):  # noqa: F811
+async def test_it_is_for_everyone(site, person, scheme, device):
     somebody = await person(site, "wen", color_scheme=scheme, reduced_motion="reduce", **device)
     page = await look(somebody)
     await page.get_by_label("2", exact=True).check(force=True)
@@ -225,9 +225,5 @@ async def test_it_is_for_everyone(site, person, scheme, device):  # noqa: F811
     width = await page.evaluate("document.documentElement.scrollWidth")
     assert width <= device["viewport"]["width"]
     await page.locator(".about summary").click()
-    results = await Axe().run(page)
-    assert [
-        (each["id"], [node["html"] for node in each["nodes"]])
-        for each in results.response["violations"]
-    ] == []
+    assert await violations(page) == []
     await all_off(page)
