@@ -5,9 +5,14 @@ import json
 import re
 import signal
 import uuid
+from typing import ClassVar
 
 import pytest
+from django.core.handlers.base import BaseHandler
+from django.utils.deprecation import MiddlewareMixin
 from websockets.exceptions import InvalidStatus
+
+from .site import DEMO
 
 LOGGED_OUT, NO_SUCH_ROOM = 4401, 4404
 
@@ -99,6 +104,25 @@ async def test_headers_keep_foreign_code_out(site):
     assert "unsafe" not in policy
     assert page.headers["X-Frame-Options"] == "DENY"
     assert not re.search(r"<script(?![^>]*src=)|<style|\sstyle=|\son\w+=|https?://", page.text)
+
+
+class Noting(MiddlewareMixin):
+    """Notes whether Django calls it on the event loop."""
+
+    modes: ClassVar[list[bool]] = []
+
+    def __init__(self, get_response):
+        super().__init__(get_response)
+        self.modes.append(self.async_mode)
+
+
+async def test_middleware_runs_in_one_thread_and_not_half_by_half(settings, monkeypatch):
+    monkeypatch.syspath_prepend(str(DEMO))
+    for last, is_on_the_loop in ([], True), (["millpond.middleware.in_one_thread"], False):
+        Noting.modes.clear()
+        settings.MIDDLEWARE = [f"{__name__}.Noting", f"{__name__}.Noting", *last]
+        BaseHandler().load_middleware(is_async=True)
+        assert Noting.modes == [is_on_the_loop, is_on_the_loop]
 
 
 @pytest.mark.parametrize(
