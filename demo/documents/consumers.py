@@ -152,8 +152,8 @@ class DocumentConsumer(AsyncWebsocketConsumer):
 
     async def take(self, kind, data):
         if kind is wire.Kind.AWARENESS:
-            # y-websocket passes on what it hears of others, too: that is not counted.
-            entries = self.own(wire.read_awareness(data))
+            # y-websocket passes on what it hears of others, too: that is not counted, nor read.
+            entries = self.own(wire.read_awareness(data, only=self.client))
             if not entries:
                 return
         if self.allowance.take(time.monotonic()):

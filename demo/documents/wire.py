@@ -110,8 +110,11 @@ def read(message: bytes) -> tuple[Kind, bytes]:
     return kind, data
 
 
-def read_awareness(data: bytes) -> list[tuple[int, int, dict | None]]:
-    """Return clients with their clocks and states, or raise :class:`Malformed`."""
+def read_awareness(data: bytes, *, only: int | None = None) -> list[tuple[int, int, dict | None]]:
+    """Return clients with their clocks and states, or raise :class:`Malformed`.
+
+    If ``only`` names a client, what is said of others is passed over.
+    """
     reader = Reader(data)
     count = reader.number()
     if count > CLIENTS:
@@ -121,6 +124,8 @@ def read_awareness(data: bytes) -> list[tuple[int, int, dict | None]]:
         client, clock, text = reader.number(), reader.number(), reader.bytes()
         if len(text) > STATE_BYTES:
             raise Malformed(f"a state has at most {STATE_BYTES} bytes, not {len(text)}")
+        if only is not None and client != only:
+            continue
         try:
             state = json.loads(text)
         except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
