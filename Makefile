@@ -23,7 +23,7 @@ test: ## install what the tests need, and run them all
 
 test-demo: ## the browser tests of the demo with one process, several workers, and a Redis
 	@tools/test-packages
-	@tools/setup test
+	@tools/setup test demo
 	DEMO_KINDS=memory,local,redis $(BIN)/pytest -q -n $(PROCESSES) --dist loadfile tests/demo -m browser
 
 test-valkey: ## the tests of the Redis layer on a Valkey, whose build from PyPI has no TLS
@@ -37,7 +37,7 @@ test-all: ## the tests with every supported Python and Django that is here; TEST
 
 coverage: ## branch coverage of each room by its own tests, 95 % at least
 	@tools/test-packages
-	@tools/setup test
+	@tools/setup test demo
 	tools/coverage
 
 lint: ## style, types and the import contracts
