@@ -320,6 +320,20 @@ async def test_a_slot_that_moves_to_another_node(own_cluster, layer_of):
     assert [job["number"] for job in jobs] == [0, 1, 2, 3]
 
 
+async def test_a_slot_that_is_given_to_the_node_that_has_it(own_cluster, layer_of):
+    """The node ends the subscriptions, as it does when the slot goes and comes back at once."""
+    here, there = layer_of(own_cluster), layer_of(own_cluster)
+    member = await Member.of(here, "room")
+    slot = slot_of("room")
+    owner = own_cluster.owner(slot)
+    await asyncio.to_thread(
+        owner.ask, "CLUSTER", "SETSLOT", slot, "NODE", owner.ask("CLUSTER", "MYID")
+    )
+    assert (await member.told())["groups"] == ["room"]
+    await news(there, 1)
+    await member.hears(1)
+
+
 async def test_a_slot_that_is_about_to_move(own_cluster, layer_of):
     """Half of it is there, half here: Redis Cluster, "ASK redirection"."""
     here, there = layer_of(own_cluster), layer_of(own_cluster)

@@ -36,7 +36,7 @@ logger = logging.getLogger("headrace.layers.redis")
 _NAMES = 500
 #: After so many messages in a row, whoever else has work gets a turn.
 _IN_A_ROW = 200
-#: The pause before a name that was refused is tried again: that will pass, or perhaps not.
+#: The pause before a name that is not heard is tried again: that will pass, or perhaps not.
 _LATER_S, _AFTER_NO_S = (0.1, 0.3), 5.0
 
 
@@ -318,13 +318,14 @@ class Subscription:
     def _take_unsubscribed(self, raw: bytes | None, _: Any) -> None:
         name = (raw or b"").decode()
         if not self._answered(self._unsubscribe, name):
-            # Nobody asked: in a cluster, the slot is another node's now.
+            # Nobody asked: in a cluster, the slot is another node's now, or was for a moment.
             self._told.discard(name)
             if name in self.heard:
                 self.heard.discard(name)
                 self._listener.unheard(self, name)
                 self._missed[name] = "it is on another server now"
             self._listener.moved()
+            self._try_again({name})
 
     def _answered(self, verb: str, name: str) -> bool:
         """Take note of an answer; False if it is none."""
@@ -357,8 +358,11 @@ class Subscription:
             self._tell_if_back()
         elif verdict is not Verdict.LATER:
             self._listener.moved()
-        pause_s = _AFTER_NO_S
-        if verdict is not Verdict.NO:
+        self._try_again(names, _AFTER_NO_S if verdict is Verdict.NO else None)
+
+    def _try_again(self, names: set[str], pause_s: float | None = None) -> None:
+        """Ask for the names once more, later, if they are wanted here by then."""
+        if pause_s is None:
             pause_s = random.uniform(*_LATER_S)  # noqa: S311 - nothing depends on a guess
         asyncio.get_running_loop().call_later(pause_s, self._again, names)
 
