@@ -27,6 +27,7 @@ from headrace.server.config import Config
 from headrace.server.server import Server
 from headrace.testing.websocket import WebsocketCommunicator
 from headrace.views import websocket_view
+from tests.chromium import chromium
 from tests.foreign import uvicorn_serves
 
 SECRET = "c2VjcmV0.dG9rZW4"
@@ -656,7 +657,7 @@ async def test_a_page_shows_its_token_as_a_subprotocol():
     async with (
         async_playwright() as playwright,
         await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+            executable_path=chromium(), args=["--no-sandbox"]
         ) as browser,
         Server(application, Config(port=0)) as server,
     ):

@@ -44,7 +44,7 @@ class Watched(str):
     __hash__ = str.__hash__
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 async def test_secrets_are_not_compared_by_their_first_difference(monkeypatch):
     model = get_user_model()
     ada = await model.objects.acreate_user("ada", password="a secret")

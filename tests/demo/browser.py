@@ -1,14 +1,12 @@
 """Real browsers, who sits in front of them, and what is asked of every page."""
 
 import re
-import shutil
 
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
 __all__ = [
     "ARGUMENTS",
-    "CHROMIUM",
     "DESKTOP",
     "PHONE",
     "SHOWN_AS",
@@ -18,7 +16,6 @@ __all__ = [
     "violations",
 ]
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -13,9 +13,10 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import async_playwright
 
+from tests.chromium import chromium
 from tests.layers.redis.servers import RedisServer
 
-from .browser import ARGUMENTS, CHROMIUM, DESKTOP, Person
+from .browser import ARGUMENTS, DESKTOP, Person
 from .site import Site, manage
 
 MEMORY, LOCAL, REDIS = KINDS = ("memory", "local", "redis")
@@ -113,23 +114,21 @@ async def room(site):
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def chromium():
+async def browser():
     """The browser of all tests of one process."""
-    if CHROMIUM is None:
-        pytest.fail("Chromium is missing: install the system's package (apt install chromium)")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        await browser.close()
+        launched = await playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        yield launched
+        await launched.close()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def person(chromium):
+async def person(browser):
     """Return a function that puts somebody in front of a browser, and see that nothing is amiss."""
     people = []
 
     async def sit_down(site, username=None, **options):
-        context = await chromium.new_context(**{**DESKTOP, **options})
+        context = await browser.new_context(**{**DESKTOP, **options})
         context.set_default_timeout(15_000)
         if username:
             visitor = await site.visitor().log_in(username)

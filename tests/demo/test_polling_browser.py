@@ -1,6 +1,7 @@
 """The four ways in real browsers: what people see of one feed, and of what it costs."""
 
 import base64
+import contextlib
 import hashlib
 import re
 from urllib.parse import urlsplit
@@ -169,9 +170,15 @@ async def test_the_handshake_and_the_frames_are_the_browser_s_own(site, person):
     assert '"level_mm": ' in payload
     assert len(payload.split("\t")[1].encode()) == length
 
-    await page.get_by_label("Send a message").fill("Hello")
-    await page.get_by_role("button", name="Send", exact=True).click()
     came = page.locator("[data-frame=server] tbody tr")
+    for _ in range(5):
+        await page.get_by_label("Send a message").fill("Hello")
+        await page.get_by_role("button", name="Send", exact=True).click()
+        # One row: it came while another frame passed, and which bytes were its own is not known.
+        await expect(came).not_to_have_count(0)
+        with contextlib.suppress(AssertionError):
+            await expect(came).to_have_count(4, timeout=2_000)
+            break
     await expect(came).to_have_count(4)
     rows = [await row.inner_text() for row in await came.all()]
     # As this browser compresses it (RFC 7692 §7.2.3.1).

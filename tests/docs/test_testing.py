@@ -2,9 +2,6 @@
 
 import re
 
-import pytest
-from django.contrib.auth.models import User
-
 from headrace.testing import plugin
 from tests.documented import DOCS, documented
 
@@ -15,13 +12,6 @@ OrdinaryTests = page.OrdinaryTests
 LiveTests = page.LiveTests
 test_everyone_hears_who_joined = page.test_everyone_hears_who_joined
 test_who_is_logged_in = page.test_who_is_logged_in
-
-
-@pytest.fixture(scope="module", autouse=True)
-def nobody_is_there(django_db_setup, django_db_blocker):
-    """The page's tests count users; what another test has committed late is none of theirs."""
-    with django_db_blocker.unblock():
-        User.objects.all().delete()
 
 
 class LayerTests(page.LayerTests):

@@ -8,6 +8,7 @@ import pytest_asyncio
 from playwright.async_api import async_playwright, expect
 from websockets.exceptions import InvalidStatus
 
+from tests.chromium import chromium
 from tests.demo.site import Visitor
 from tests.docs.pages import ROOT, Project, blocks
 from tests.docs.served import served
@@ -128,10 +129,10 @@ async def test_only_users_come_in(site, users):
 
 
 @contextlib.asynccontextmanager
-async def chromium():
+async def opened():
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
+            executable_path=chromium(),
             chromium_sandbox=False,  # a package of its own; it visits nothing but our own pages
         )
         yield browser
@@ -164,7 +165,7 @@ async def write(page, text):
 @pytest.mark.browser
 @pytest.mark.asyncio(loop_scope="module")
 async def test_two_browsers_talk_and_come_back_after_a_restart(site):
-    async with chromium() as browser:
+    async with opened() as browser:
         mary = await join(browser, site, "mary")
         emmy = await join(browser, site, "emmy")
         await write(mary, "Good morning")

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 import websockets
 from playwright.async_api import async_playwright, expect
+from tests.chromium import chromium
 from tests.docs.pages import environment
 from tests.docs.served import Served
 from websockets.exceptions import InvalidStatus
@@ -111,7 +112,7 @@ def test_its_own_tests_pass(moved):
 async def test_the_chat_of_the_tutorial_in_two_browsers(site):
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+            executable_path=chromium(), args=["--no-sandbox"]
         )
         pages = [await (await browser.new_context()).new_page() for _ in range(3)]
         rooms = ["lobby", "lobby", "cellar"]

@@ -8,6 +8,7 @@ import pytest
 from playwright.async_api import async_playwright
 
 from headrace.server.tls import Tls
+from tests.chromium import chromium
 
 from .certificates import Authority
 from .clients import echo, respond, runtime_of, serving, until
@@ -140,7 +141,7 @@ async def test_chromium_opens_ten_websockets_over_one_connection(tls):
     async with (
         async_playwright() as playwright,
         await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
+            executable_path=chromium(),
             args=["--no-sandbox", "--ignore-certificate-errors"],
         ) as browser,
         serving(application, tls=tls) as server,
@@ -182,7 +183,7 @@ async def test_chromium_is_refused_a_websocket_by_the_application(tls):
     async with (
         async_playwright() as playwright,
         await playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
+            executable_path=chromium(),
             args=["--no-sandbox", "--ignore-certificate-errors"],
         ) as browser,
         serving(application, tls=tls) as server,

@@ -24,6 +24,7 @@ from headrace.server import server as server_module
 from headrace.testing import ChannelsLiveServerTestCase
 from headrace.testing import live as live_module
 from headrace.testing.live import LiveServer
+from tests.chromium import chromium
 
 SITE = {
     "ASGI_APPLICATION": "tests.testing.site.application",
@@ -141,9 +142,7 @@ class TheSite(ChannelsLiveServerTestCase):
     def test_a_browser(self):
         User.objects.create(username="ada")
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path="/usr/bin/chromium", args=["--no-sandbox"]
-            )
+            browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
             page = browser.new_page()
             page.goto(f"{self.live_server_url}/")
             expect(page.locator("#said")).to_have_text('["ada","browser"]')
