@@ -1,6 +1,7 @@
-"""The Chromium of the system: its headless build, which draws no window, or the one with a window.
+"""The Chromium of the system, in two builds.
 
-The first does the same for a page with little more than half of the CPU time.
+The headless one has no window, not even one that nobody sees: it does the same for a page with
+little more than half of the CPU time, but it has no notifications.
 """
 
 import shutil
@@ -10,11 +11,8 @@ import pytest
 __all__ = ["chromium"]
 
 
-def chromium() -> str:
-    """Return the path of the browser; the test fails if there is none."""
-    for name in ("chromium-headless-shell", "chromium"):
-        if path := shutil.which(name):
-            return path
-    return pytest.fail(
-        "Chromium is missing: install the system's package (apt install chromium-headless-shell)"
+def chromium(build: str = "chromium-headless-shell") -> str:
+    """Return the path of a build; the test fails if it is missing."""
+    return shutil.which(build) or pytest.fail(
+        f"{build} is missing: install the system's package (apt install {build})"
     )

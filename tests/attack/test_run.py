@@ -44,7 +44,8 @@ def test_a_server_without_limits_is_caught(attack, capsys):
     assert status == 1
     assert not report["passed"]
     found = " ".join(violation for each in report["attacks"] for violation in each["violations"])
-    assert "memory grew by" in found
+    # Beside other tests it may grow only when time is up.
+    assert "memory grew by" in found or "MiB did not return" in found
     assert "VIOLATION" in capsys.readouterr().out
 
 

@@ -113,13 +113,26 @@ async def room(site):
     return page.path.split("/")[3]
 
 
+@contextlib.asynccontextmanager
+async def launched(path):
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser():
     """The browser of all tests of one process."""
-    async with async_playwright() as playwright:
-        launched = await playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
-        yield launched
-        await launched.close()
+    async with launched(chromium()) as browser:
+        yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def notifying_browser():
+    """A browser that has notifications."""
+    async with launched(chromium("chromium")) as browser:
+        yield browser
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -127,8 +140,8 @@ async def person(browser):
     """Return a function that puts somebody in front of a browser, and see that nothing is amiss."""
     people = []
 
-    async def sit_down(site, username=None, **options):
-        context = await browser.new_context(**{**DESKTOP, **options})
+    async def sit_down(site, username=None, using=browser, **options):
+        context = await using.new_context(**{**DESKTOP, **options})
         context.set_default_timeout(15_000)
         if username:
             visitor = await site.visitor().log_in(username)

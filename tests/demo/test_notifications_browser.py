@@ -171,10 +171,11 @@ async def test_a_bell_that_missed_something_notices_and_asks(site, person, title
 
 async def test_the_browser_tells_it_by_consent_and_to_who_looks_away(
     site,
+    notifying_browser,
     person,
     title,
 ):
-    maya = await person(site, "maya", permissions=["notifications"])
+    maya = await person(site, "maya", using=notifying_browser, permissions=["notifications"])
     await maya.context.add_init_script(NOTED)
     page = await tab(maya)
     post = await write_post(page, title)

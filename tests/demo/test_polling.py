@@ -42,7 +42,8 @@ class Page:
         after = query.pop("after")
         while after < until:
             answer = await self.ask(way, after=after, **query)
-            found |= {message["id"]: message for message in answer["messages"]}
+            news = answer["messages"]
+            found |= {message["id"]: message for message in news if message["id"] <= until}
             assert answer["missed"] is False
             after = answer["last"]
         return found

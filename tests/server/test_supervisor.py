@@ -277,6 +277,7 @@ async def test_a_reload_loads_code_anew_and_keeps_the_old_where_the_new_is_broke
     options = ["--workers", "2", "--app-dir", str(tmp_path)]
     async with service(tmp_path, *options, app="site_to_reload") as running:
         assert await get(running) == "one"
+        before = (await running.workers()).values()
         (tmp_path / "site_to_reload.py").write_text("this is no Python")
         assert await running.ask("reload") == {}
         await running.logged("nothing is reloaded, the workers that serve stay")
@@ -285,6 +286,7 @@ async def test_a_reload_loads_code_anew_and_keeps_the_old_where_the_new_is_broke
         site(tmp_path, "two")
         running.process.send_signal(signal.SIGHUP)
         await running.logged("reloaded: 2 new workers serve")
+        await until(lambda: not any(map(is_alive, before)))
         assert {await get(running) for _ in range(6)} == {"two"}
         site(tmp_path, "three")
         # Asked several times while it is under way, it begins once more.

@@ -131,7 +131,9 @@ layer.send_sync("other", {{"type": "x"}})
         text=True,
         timeout=30,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    # On a busy machine the development mode says what has taken long.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("Executing ")]
+    assert (done.returncode, done.stdout, said) == (0, "", [])
 
 
 async def test_it_can_be_used_after_it_was_closed(server, layer_of):
