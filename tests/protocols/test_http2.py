@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.exceptions import LocalProtocolError
+from headrace.protocols._http2_grammar import has_more_fields
 from headrace.protocols._http2_limits import Budget, Http2Limits
 from headrace.protocols.http1 import Http1Limits
 from headrace.protocols.http2 import (
@@ -177,6 +178,88 @@ def test_a_call_takes_so_many_frames_and_goes_on():
     assert talk.say(b"")[0].data == b"x" * 44
     assert not talk.engine.has_unread
     assert stream.unconsumed == 300
+
+
+def test_a_call_takes_no_more_than_it_is_asked_to():
+    talk = Talk()
+    request = frame(HEADERS, 5, 1, hpack.Encoder().encode(REQUEST))
+    large = frame(
+        HEADERS, 5, 3, b"\x82\x86\x84\x41\x04here" + b"\x00\x01a\x7f\xd1\x0e" + b"x" * 2000
+    )
+    engine = talk.engine
+    assert engine.receive(request, 0.0, frames=0) == []
+    assert engine.has_unread
+    # One that costs more is left, be it the first.
+    assert engine.receive(b"", 0.0, frames=20) == []
+    [opened, _] = engine.receive(large, 0.0, frames=30)
+    assert opened.stream.id == 1
+    assert engine.receive(b"", 0.0, frames=30) == []
+    assert engine.has_unread
+    [opened, _] = engine.receive(b"", 0.0)
+    assert opened.stream.id == 3
+    assert not engine.has_unread
+
+
+def test_half_a_frame_is_not_what_was_left_unread():
+    talk = Talk()
+    assert talk.engine.receive(frame(PING, 0, 0, b"12345678")[:-1], 0.0, frames=0) == []
+    assert not talk.engine.has_unread
+
+
+def test_a_ping_is_answered_by_what_it_says():
+    talk = Talk()
+    stream = talk.opened()
+    stream.send_response(204)
+    talk.say(frame(PING, 0, 0, b"12345678") + frame(PING, 1, 0, b"an echo."))
+    assert (PING, 1, 0, b"12345678") in (sent := talk.sent())
+    assert len([kind for kind, *_ in sent if kind == PING]) == 1
+
+
+# How many fields there are, before any is decoded
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"x-some", b"cookie", b":method", b"accept", b"x" * 200]),
+            st.binary(max_size=300),
+            st.sampled_from([hpack.HeaderTuple, hpack.NeverIndexedHeaderTuple]),
+        ),
+        max_size=20,
+    ),
+    st.booleans(),
+    st.sampled_from([4096, 100]),
+)
+def test_fields_are_counted_as_they_are_decoded(fields, huffman, table):
+    encoder = hpack.Encoder()
+    for _ in range(2):  # then by the table
+        block = encoder.encode([each(name, value) for name, value, each in fields], huffman)
+        assert not has_more_fields(block, len(fields))
+        assert not fields or has_more_fields(block, len(fields) - 1)
+
+
+def test_a_change_of_the_tables_size_is_a_field_too():
+    assert has_more_fields(b"\x3f\xe1\x1f\x82", 1)
+    assert not has_more_fields(b"\x3f\xe1\x1f\x82", 2)
+
+
+@pytest.mark.parametrize(
+    "broken", [b"\x40", b"\x40\x05ab", b"\x40\x7f", b"\xff", b"\x7f" + b"\x80" * 10_000]
+)
+def test_broken_fields_are_those_that_stand_before_the_break(broken):
+    block = b"\x82" * 3 + broken
+    assert has_more_fields(block, 2)
+    assert not has_more_fields(block, 4)
+
+
+def test_who_sends_far_too_many_fields_is_told_to_calm_down():
+    http = Http1Limits(header_count=10)
+    for count, limit in ((37, None), (38, "header_count")):
+        talk = Talk(http=http)
+        block = hpack.Encoder().encode(REQUEST[:3]) + b"\x84" + b"\0\1a\0" * (count - 1)
+        [event] = talk.say(frame(HEADERS, 5, 1, block))
+        assert getattr(event, "limit", None) == limit
+        assert type(event) is (ConnectionFailed if limit else RequestRefused)
 
 
 def test_a_call_begins_a_few_requests_for_each_is_dear():
@@ -644,8 +727,8 @@ def test_mistakes_in_a_timeout_have_a_budget_too():
 
 
 def test_many_fields_cost_more_of_the_budget():
-    talk = Talk(limits=Http2Limits(resets=40))
-    block = hpack.Encoder().encode(REQUEST) + b"\0\1a\0" * 3000
+    talk = Talk(limits=Http2Limits(resets=6))
+    block = hpack.Encoder().encode(REQUEST) + b"\0\1a\0" * 300
     [refused] = talk.say(frame(HEADERS, 5, 1, block))
     assert refused.status == 431
     *_, failed = talk.say(frame(HEADERS, 5, 3, block))

@@ -41,11 +41,13 @@ class Spoken(Ending):
     def __init__(self, *, heard_all=False, **transport):
         self.now = 0.0
         self.told = []
+        self.later = []
         super().__init__(
             SimpleNamespace(
                 loop=SimpleNamespace(time=lambda: self.now),
                 config=SimpleNamespace(write_timeout_s=10.0),
                 wheel=SimpleNamespace(schedule=lambda _, due: self.told.append(due)),
+                turn=SimpleNamespace(later=lambda work: self.later.append(work)),
                 refusals=SimpleNamespace(count=self.told.append),
                 log=lambda *arguments: self.told.append(arguments[0]),
             )
@@ -104,6 +106,21 @@ def test_the_end_waits_for_who_still_takes_bytes():
     spoken._handed_over = True
     assert spoken.expire(6.0) is None
     assert spoken.calls == ["abort"]
+
+
+def test_what_comes_behind_the_end_is_dropped_in_line_with_what_others_send():
+    spoken = Spoken()
+    for _ in range(2):  # the transport may have had more in hand
+        spoken._pass_over()
+    assert spoken.calls == ["pause_reading"]
+    [go_on] = spoken.later
+    go_on()
+    assert spoken.calls == ["pause_reading", "resume_reading"]
+    spoken._pass_over()
+    assert len(spoken.later) == 2
+    spoken._transport.abort()
+    go_on()
+    assert spoken.calls == ["pause_reading", "resume_reading", "pause_reading", "abort"]
 
 
 def test_nobody_has_to_say_why_to_close():

@@ -10,6 +10,7 @@ import pytest
 from headrace.exceptions import LocalProtocolError
 from headrace.protocols.http1 import Http1Limits
 from headrace.server.asgi import ClientDisconnected
+from headrace.server.turn import Turn
 from headrace.server.websocket import EXTENSION
 
 from .clients import (
@@ -159,6 +160,43 @@ async def test_a_pipeline_is_bounded():
         assert client.writer.transport.get_write_buffer_size() > 0
         client.reset()
         gate.set()
+
+
+async def test_whoever_is_new_waits_in_line_where_many_begin_at_once(monkeypatch):
+    lined = []
+
+    def later(turn, work, before=Turn.later):
+        lined.append(work)
+        before(turn, work)
+
+    async with (
+        serving(hello) as server,
+        connected(server) as known,
+        connected(server) as new,
+        connected(server) as handshake,
+    ):
+        assert (await known.get()).status == 200
+        monkeypatch.setattr(Turn, "later", later)
+        monkeypatch.setattr(Turn, "has_time", lambda turn: False)
+        # Who has been served before is none of the crowd.
+        assert (await known.get()).status == 200
+        assert not lined
+        assert (await new.get()).status == 200
+        assert len(lined) == 1
+        assert (await new.get()).status == 200
+        assert len(lined) == 1
+        upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        await handshake.send(b"GET / HTTP/1.1\r\nHost: here\r\n" + upgrade)
+        assert (await handshake.read_response()).status == 400
+        assert len(lined) == 2
+
+
+async def test_who_ends_its_side_while_it_waits_in_line_is_answered(monkeypatch):
+    monkeypatch.setattr(Turn, "has_time", lambda turn: False)
+    async with serving(hello) as server, connected(server) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        client.end()
+        assert (await client.read_response()).status == 200
 
 
 async def test_nothing_is_served_after_connection_close():

@@ -16,6 +16,7 @@ import pytest
 
 from headrace.protocols._http2_limits import Http2Limits
 from headrace.server import http2 as module
+from headrace.server.turn import Turn
 
 from .clients import connected, echo, hello, respond, runtime_of, serving, until
 from .h2_client import (
@@ -161,13 +162,16 @@ async def test_continuations_larger_than_all_headers():
         await calmed(server, client, "header_bytes")
 
 
-async def test_a_bomb_of_headers():
+@pytest.mark.parametrize(
+    ("bytes_", "limit"), [(50, "header_bytes"), (401, "header_count"), (16_000, "header_count")]
+)
+async def test_a_bomb_of_headers(bytes_, limit):
     # One large field in the table, and a byte for each time that it is meant again.
     async with serving(hello) as server, h2(server) as client:
         client.get(1, "/", ("x-large", "y" * 3000))
         await client.answer()
-        client.frame(HEADERS, 5, 3, client.block(request()) + b"\xbe" * 16_000)
-        await calmed(server, client, "header_bytes")
+        client.frame(HEADERS, 5, 3, client.block(request()) + b"\xbe" * bytes_)
+        await calmed(server, client, limit)
 
 
 async def test_more_headers_than_are_allowed_are_answered():
@@ -269,6 +273,62 @@ async def test_a_flood_keeps_nobody_else_waiting():
         assert flooded.engine.has_unread
         enemy.data(1, ends=True)
         assert len((await enemy.answer()).body) == 20_000
+
+
+async def test_where_many_begin_at_once_all_is_read_in_line(monkeypatch):
+    monkeypatch.setattr(Turn, "has_time", lambda turn: False)
+    seen = []
+
+    def go_on(connection, before=module.Http2Connection.go_on):
+        seen.append(connection)
+        before(connection)
+
+    monkeypatch.setattr(module.Http2Connection, "go_on", go_on)
+    async with serving(hello) as server, h2(server) as client:
+        for stream in (1, 3):
+            before = len(seen)
+            await client.get(stream).answer(stream)
+            assert len(seen) > before
+
+
+async def test_a_block_that_costs_much_is_read_in_line():
+    async with serving(hello) as server, h2(server) as client:
+        [connection] = runtime_of(server).connections
+        await client.alive()
+        client.frame(HEADERS, 5, 1, client.block(request()) + b"\x00\x01a\x01b" * 390)
+        data, client.out = bytes(client.out), bytearray()
+        connection.data_received(data)
+        assert connection.engine.has_unread
+        assert connection._reading_paused
+        assert (await client.answer()).status == 431
+        assert not connection._reading_paused
+
+
+async def test_a_flood_behind_the_end_is_read_a_piece_each_turn():
+    pieces = []
+
+    class Seen(module.Http2Connection):
+        __slots__ = ()
+
+        def data_received(self, data):
+            super().data_received(data)
+            if self.engine.closed:
+                pieces.append(self._reading_paused)
+
+    async with serving(hello) as server:
+        module.Http2Connection, before = Seen, module.Http2Connection
+        try:
+            async with h2(server) as client:
+                for _ in range(500):
+                    client.frame(H2_PING, 0, 0, bytes(8))
+                await calmed(server, client, "pings")
+                client.raw(bytes(3_000_000))
+                await client.flush()
+                await until(lambda: len(pieces) > 2)
+        finally:
+            module.Http2Connection = before
+        # After each of them the others have their turn.
+        assert all(pieces)
 
 
 async def test_a_connection_that_is_calmed_is_freed():

@@ -10,7 +10,7 @@ import pytest
 
 from headrace.exceptions import ConfigurationError
 from headrace.server.config import Config
-from headrace.server.server import Server
+from headrace.server.server import UNSENT_BYTES, Server
 
 from .clients import connected, echo, hello, respond, runtime_of, serving, until
 
@@ -28,6 +28,17 @@ async def test_a_free_port_and_its_address():
         async with connected(server) as client:
             assert (await client.get()).body == b"hello"
     assert server.addresses == []
+
+
+@pytest.mark.skipif(
+    not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="this system has no such option"
+)
+async def test_the_system_takes_little_for_a_client_that_reads_nothing():
+    async with serving(hello) as server, connected(server):
+        await until(lambda: runtime_of(server).connections)
+        [connection] = runtime_of(server).connections
+        sock = connection._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_BYTES
 
 
 async def test_ipv6():

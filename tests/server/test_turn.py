@@ -1,6 +1,6 @@
 import pytest
 
-from headrace.server.turn import LATER_S, SLICE, SLICE_S, Turn
+from headrace.server.turn import AT_ONCE_S, LATER_S, OWED_S, SLICE, SLICE_S, Turn
 
 
 class Loop:
@@ -175,10 +175,41 @@ def test_a_piece_that_takes_too_long_is_alone_in_its_turn(loop, turn, clock):
     done = []
     for number in range(3):
         turn.later(lambda number=number: (done.append(number), clock.take(1.0)))
-    for turns in (1, 2, 3):
+    seen = []
+    while loop.callbacks:
         loop.run_once()
-        assert done == list(range(turns))
-    assert not loop.callbacks
+        seen.append(len(done))
+    # And some turns that follow have no other, however long it took.
+    paid = int(OWED_S / LATER_S)
+    assert seen == [1] * (1 + paid) + [2] * (1 + paid) + [3]
+
+
+def test_a_piece_of_three_turns_is_paid_for_by_the_two_that_follow(loop, turn, clock):
+    done = []
+    turn.later(lambda: (done.append("long"), clock.take(3 * LATER_S)))
+    turn.later(lambda: done.append("short"))
+    seen = []
+    while loop.callbacks:
+        log = []
+        turn.resume(Noted(log, "task"))
+        loop.run_once()
+        assert log  # what has come meanwhile has had its turn
+        seen.append(len(done))
+    assert seen == [1, 1, 1, 2]
+
+
+def test_what_has_just_come_is_begun_for_a_while_of_each_turn(loop, turn, clock):
+    for _ in range(2):
+        begun = 0
+        while turn.has_time():
+            clock.take(AT_ONCE_S * 0.3)
+            begun += 1
+        assert begun == 4
+        assert not turn.has_time()
+        # The end of the turn comes even where nothing else was noted.
+        assert len(loop.callbacks) == 1
+        loop.run_once()
+        assert not loop.callbacks
 
 
 def test_what_can_wait_comes_behind_tasks_and_sockets(loop, turn):

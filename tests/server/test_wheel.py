@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from headrace.server.wheel import SLICE_S, Wheel
+from headrace.server.wheel import ENDS, SLICE_S, Wheel
 
 
 class Handle:
@@ -212,16 +212,17 @@ def test_one_that_raises_costs_the_others_nothing(loop, wheel):
 class Crowd:
     """Many with one deadline; a look at each takes its time."""
 
-    def __init__(self, loop, wheel, size, *, look=lambda timed: None):
+    def __init__(self, loop, wheel, size, *, look=lambda timed: None, slow=True):
         self.loop = loop
         self.looked = []
         self.timed = [Timed(loop, self.look) for _ in range(size)]
         self.look_too = look
+        self.takes_s = SLICE_S / 2.5 if slow else 0.0
         for timed in self.timed:
             wheel.schedule(timed, 1001.0)
 
     def look(self, timed):
-        self.loop.taken += SLICE_S / 2.5
+        self.loop.taken += self.takes_s
         self.looked.append(timed)
         return self.look_too(timed)
 
@@ -245,6 +246,19 @@ def test_a_crowd_is_looked_at_in_slices(loop, wheel):
     assert seen == [3, 6, 9, 10]
     assert set(crowd.looked) == set(crowd.timed)
     assert not loop.armed
+
+
+def test_a_few_end_in_one_turn_however_little_it_takes(loop, wheel):
+    crowd = Crowd(loop, wheel, 2 * ENDS + 1, slow=False)
+    lasting = Crowd(loop, wheel, 100, slow=False, look=lambda timed: 2000.0)
+    first_turn(loop)
+    seen = [len(crowd.looked)]
+    while loop.soon:
+        loop.turn()
+        seen.append(len(crowd.looked))
+    # Those that go on hold nobody up: they are looked at in between.
+    assert seen == [ENDS, 2 * ENDS, 2 * ENDS + 1]
+    assert len(lasting.looked) == 100
 
 
 def test_who_is_heard_between_two_slices_is_not_looked_at(loop, wheel):

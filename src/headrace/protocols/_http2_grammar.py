@@ -30,6 +30,7 @@ __all__ = [
     "MalformedRequest",
     "Request",
     "check_trailers",
+    "has_more_fields",
     "outgoing_fields",
     "parse_request",
 ]
@@ -62,6 +63,56 @@ CONNECTION_SPECIFIC = frozenset(
 )
 _PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
 _JUDGED = frozenset((b"content-length", b"cookie", b"expect", b"host", b"te"))
+
+
+def _representation(first: int) -> tuple[int, int]:
+    """Return which bits of its first byte are an index, and how many strings follow it."""
+    if first & 0x80:
+        return 0x7F, 0
+    if first & 0x60 == 0x20:
+        return 0x1F, 0  # the size of the table
+    prefix = 0x3F if first & 0x40 else 0x0F
+    return prefix, 1 if first & prefix else 2  # a name that the index does not name is a string
+
+
+_REPRESENTATIONS = tuple(map(_representation, range(256)))
+# No integer of a block that can be decoded is longer.
+_INTEGER_BYTES = 10
+
+
+def has_more_fields(block: bytes, most: int) -> bool:
+    """Say whether a compressed block holds more fields than that, without decoding any.
+
+    It takes a µs for each field, and looks no further than it has to. What is malformed has as many
+    as stand before that; to say what is wrong with it is for the decoder.
+    """
+    at, size, count = 0, len(block), 0
+    try:
+        while at < size and count <= most:
+            count += 1
+            prefix, strings = _REPRESENTATIONS[block[at]]
+            _, at = _integer(block, at, prefix)
+            for _ in range(strings):
+                length, at = _integer(block, at, 0x7F)
+                at += length
+    except (IndexError, MalformedRequest):
+        pass
+    return count > most
+
+
+def _integer(block: bytes, at: int, prefix: int) -> tuple[int, int]:
+    """Read an integer, and where it ends (RFC 7541 §5.1)."""
+    value = block[at] & prefix
+    at += 1
+    if value == prefix:
+        for shift in range(0, 7 * _INTEGER_BYTES, 7):
+            byte = block[at]
+            at += 1
+            value += (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value, at
+        raise MalformedRequest("an integer of the compressed fields is too long")
+    return value, at
 
 
 def parse_request(fields: Iterable[Field]) -> Request:

@@ -8,6 +8,8 @@ Rules of this file:
   overtake the answer (RFC 9112 §9.6).
 - Who is one too many is told so before anything is read, and what its address has taken is given
   back whatever ends it.
+- What a new connection says first is begun when this turn of the loop has time for it: of hundreds
+  that begin in the same moment, some wait in line, and those that are being served do not.
 - A client that does not take its responses is not read: it gets no further ones. One that takes
   nothing for ``write_timeout_s`` is cut off.
 """
@@ -68,6 +70,7 @@ class Connection(Ending):
         "_goes_on",
         "_gone_by",
         "_heard_all",
+        "_is_new",
         "_outbox",
         "_place",
         "_refused",
@@ -89,6 +92,8 @@ class Connection(Ending):
         #: What was left unread will be taken later.
         self._goes_on = False
         self._heard_all = False
+        #: It has said nothing yet.
+        self._is_new = True
         #: When a client that has ended its side is taken to be gone.
         self._gone_by: float | None = None
         self.tick: int | None = None
@@ -193,12 +198,20 @@ class Connection(Ending):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
-        if not self._lingering:
-            runtime = self._runtime
-            size = len(data)
-            self.received_bytes += size
-            runtime.counters.bytes_received += size
-            self._take(self._engine.receive(data, runtime.loop.time()))
+        if self._lingering:
+            self._pass_over()
+            return
+        runtime = self._runtime
+        size = len(data)
+        self.received_bytes += size
+        runtime.counters.bytes_received += size
+        now = runtime.loop.time()
+        if self._is_new:
+            self._is_new = False
+            if not runtime.turn.has_time():
+                self._take(self._engine.receive(data, now, max_events=0))
+                return
+        self._take(self._engine.receive(data, now))
 
     def eof_received(self) -> bool:
         """Learn that the client sends no more; it may still read."""

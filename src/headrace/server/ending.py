@@ -120,6 +120,12 @@ class Ending(asyncio.Protocol):
 
     # Reading
 
+    def _pass_over(self) -> None:
+        """Drop what comes behind the end: a flood of it is taken in line with what others sent."""
+        if not self._reading_paused:
+            self._pause_reading()
+            self._runtime.turn.later(self._resume_reading)
+
     def _pause_reading(self) -> None:
         if not self._reading_paused and not self._transport.is_closing():
             self._reading_paused = True

@@ -51,6 +51,8 @@ logger = logging.getLogger("headrace.server")
 LOW_WATER_BYTES = HIGH_WATER_BYTES // 4
 #: Bytes that one turn hands to the transport before the loop has its turn again.
 TURN_BYTES = 256 * 1024
+#: Frames that are read as soon as they come, counted as the engine does: a request and some more.
+FRAMES_AT_ONCE = 32
 #: How long the client of a closed WebSocket has to end its side of the stream.
 HALF_CLOSED_S = 1.0
 #: What a WebSocket's client may send before it is accepted.
@@ -60,6 +62,7 @@ KEPT_BYTES = 16 * 1024
 #: The options that move a limit, where they are those of HTTP/1.1.
 _OPTIONS = {
     "header_bytes": "--max-header-bytes",
+    "header_count": "--max-headers",
     "head_timeout": "--head-timeout",
     "ping_timeout": "--ping-timeout",
 }
@@ -179,18 +182,25 @@ class Http2Connection(Ending):
         self._transport.set_protocol(self)
         if runtime.draining:
             self._engine.drain(runtime.loop.time())
-        self._take(self._engine.receive(data, runtime.loop.time()))
+        self._receive(data)
 
     # From the transport
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
-        if not self._lingering:
-            runtime = self._runtime
-            size = len(data)
-            self.received_bytes += size
-            runtime.counters.bytes_received += size
-            self._take(self._engine.receive(data, runtime.loop.time()))
+        if self._lingering or self._engine.closed:
+            self._pass_over()
+            return
+        size = len(data)
+        self.received_bytes += size
+        self._runtime.counters.bytes_received += size
+        self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
+        """Read at once what is little work; the rest when it is its turn."""
+        runtime = self._runtime
+        frames = FRAMES_AT_ONCE if runtime.turn.has_time() else 0
+        self._take(self._engine.receive(data, runtime.loop.time(), frames=frames))
 
     def eof_received(self) -> bool:
         """Learn that the client sends no more: HTTP/2 has no half-open connection."""
@@ -240,6 +250,8 @@ class Http2Connection(Ending):
             if not self._goes_on:
                 self._goes_on = True
                 self._runtime.turn.later(self.go_on)
+        elif self._engine.closed:
+            self._pass_over()
         elif not self._paused:
             self._resume_reading()
         self._schedule()

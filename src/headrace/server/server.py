@@ -12,6 +12,7 @@ Rules of this file:
 """
 
 import asyncio
+import contextlib
 import logging
 import select
 import signal
@@ -48,6 +49,8 @@ logger = logging.getLogger("headrace.server")
 CANCELLED_S = 2.0
 #: Connections that are accepted in one turn of the loop.
 ACCEPTS = 16
+#: Bytes for one client that the system holds and has not sent yet; those on their way are beside.
+UNSENT_BYTES = 128 * 1024
 #: How long a patient stop goes on to accept who waits for it.
 ACCEPT_S = 0.25
 #: The part of a stop's time in which every WebSocket is closed, however many there are: the rest
@@ -228,6 +231,8 @@ class Server:
         self, runtime: Runtime, sock: socket.socket, endpoint: Endpoint
     ) -> asyncio.Server | Arrivals:
         loop, backlog = runtime.loop, self.config.backlog
+        if not is_unix(sock):
+            _keep_little_unsent(sock)
         if endpoint.tls is not None or endpoint.proxy_protocol:
             protocols = ("h2", "http/1.1") if self.config.speaks_http2 else ("http/1.1",)
             credentials = None if endpoint.tls is None else Credentials(endpoint.tls, protocols)
@@ -540,6 +545,18 @@ class Server:
 
     def _sockets(self) -> Sequence[socket.socket]:
         return [sock for listener in self._listeners for sock in listener.sockets]
+
+
+def _keep_little_unsent(sock: socket.socket) -> None:
+    """Let the system take no more for a client than it can soon send: who is accepted inherits it.
+
+    By itself it takes megabytes for one that reads nothing, which are nowhere counted, and whose
+    end takes it most of a millisecond.
+    """
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # Linux, macOS, FreeBSD
+    if option is not None:
+        with contextlib.suppress(OSError):  # it may be a socket of another kind that was inherited
+            sock.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
 
 def _is_secure(listener: asyncio.Server | Arrivals) -> bool:

@@ -8,7 +8,10 @@ Rules of this file:
 - The work is done in slices, so that the loop gets to its sockets between them. A slice ends by the
   clock: what one piece of work costs is up to clients, and only bounded by who does it.
 - What comes of bytes that have waited already can wait for others (``later``): one piece of it for
-  each connection, in order, and for all of them together a millisecond a turn.
+  each connection, in order, and for all of them together a millisecond a turn. A piece that has
+  taken longer is paid for by the turns that follow.
+- What has just come is begun at once for a millisecond of each turn (``has_time``), and so what
+  hundreds ask for in the same moment is not all done in the same turn.
 - What one connection's work raises is reported, and the others have their turn.
 """
 
@@ -27,6 +30,10 @@ __all__ = ["Resumable", "Turn", "Writable"]
 SLICE, SLICE_S = 256, 0.002
 #: How long what can wait may take in one turn; another piece is begun only before that.
 LATER_S = 0.001
+#: What a piece that takes longer is paid for with, at most: so many turns without another.
+OWED_S = 8 * LATER_S
+#: How long what has just come may be begun in one turn.
+AT_ONCE_S = 0.001
 
 
 class Resumable(Protocol):
@@ -51,8 +58,10 @@ class Turn:
     __slots__ = (
         "_clock",
         "_later",
+        "_owed_s",
         "_resumables",
         "_scheduled",
+        "_until",
         "_writables",
         "counters",
         "loop",
@@ -68,6 +77,10 @@ class Turn:
         self._resumables: list[Resumable] = []
         self._writables: list[Writable] = []
         self._later: deque[Callable[[], object]] = deque()
+        #: By how much what could wait has taken longer than it may, and nobody has had that yet.
+        self._owed_s = 0.0
+        #: Until when this turn begins what has just come; None: nothing has.
+        self._until: float | None = None
         #: Where whoever writes counts it.
         self.counters = Counters()
 
@@ -89,12 +102,23 @@ class Turn:
         if not self._scheduled:
             self._schedule()
 
+    def has_time(self) -> bool:
+        """Say whether this turn begins what has just come; if not, it is for ``later``."""
+        now = self._clock()
+        if self._until is None:
+            self._until = now + AT_ONCE_S
+            if not self._scheduled:
+                self._schedule()
+            return True
+        return now < self._until
+
     def _schedule(self) -> None:
         self._scheduled = True
         self.loop.call_soon(self._run)
 
     def _run(self) -> None:
         clock = self._clock
+        self._until = None
         try:
             # Tasks first: what they send joins the writes of this same turn.
             resumables = self._resumables
@@ -129,10 +153,16 @@ class Turn:
                 self._scheduled = False
 
     def _do_later(self) -> None:
+        if self._owed_s >= LATER_S:
+            # The loop gets to its sockets as often as if the piece had been many. Where nobody
+            # else has anything to do, such a turn is over at once.
+            self._owed_s -= LATER_S
+            return
         # What is noted meanwhile joins the line: who is alone there goes on at once.
         later, clock = self._later, self._clock
         until = clock() + LATER_S
         while later:
             later.popleft()()
-            if clock() >= until:
+            if (over_s := clock() - until) >= 0:
+                self._owed_s = min(over_s, OWED_S)
                 break
