@@ -224,3 +224,13 @@ def test_it_ends_once_however_often_it_is_told():
     assert server.end(restarting=False)
     thread.join()
     assert server.end(restarting=False)
+
+
+def test_who_is_told_to_end_before_it_begins_does_not_begin():
+    server = DevelopmentServer(("127.0.0.1", 0), ipv6=False)
+    server.set_app(hello)
+    assert server.end(restarting=False)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()

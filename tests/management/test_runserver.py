@@ -14,6 +14,8 @@ from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler, StaticFi
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import CommandError, call_command
+from django.http import Http404
+from django.test import RequestFactory
 from django.utils import autoreload
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -37,6 +39,8 @@ def project(settings, monkeypatch):
     # There is no database here to be asked.
     monkeypatch.setattr(Command, "check_migrations", lambda self: None)
     monkeypatch.setenv("DJANGO_RUNSERVER_HIDE_WARNING", "true")
+    # This process is not the command's own.
+    monkeypatch.setattr(runserver, "give_way", lambda: None)
 
 
 @pytest.fixture
@@ -236,6 +240,15 @@ def test_static_files_are_served_as_django_does(settings, staticfiles, arguments
     handler = Command().get_handler(**options("--noasgi", *arguments))
     assert isinstance(handler, StaticFilesHandler) == static
     assert isinstance(handler, WSGIHandler)
+
+
+def test_a_path_that_climbs_out_is_the_clients_mistake(settings, staticfiles, tmp_path):
+    settings.DEBUG, settings.ROOT_URLCONF, settings.STATICFILES_DIRS = False, (), [tmp_path]
+    handler = Command().get_handler(**options("--insecure"))
+    request = RequestFactory().get("/static/..%2f..%2fetc/passwd")
+    assert handler.serve(request).status_code == 400
+    with pytest.raises(Http404):  # as ever
+        handler.serve(RequestFactory().get("/static/nothing"))
 
 
 def test_static_files_need_their_application():

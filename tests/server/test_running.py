@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import contextvars
+import gc
 import http.client
 import signal
 import socket
@@ -18,7 +19,7 @@ from websockets.sync.client import connect
 
 from headrace.exceptions import ConfigurationError
 from headrace.server.config import Config
-from headrace.server.running import ThreadedServer, ending_at_once
+from headrace.server.running import SWITCH_S, ThreadedServer, ending_at_once, give_way
 from headrace.server.server import Server
 
 from . import apps
@@ -35,6 +36,19 @@ def get(server, target="/"):
     with contextlib.closing(connection):
         connection.request("GET", target)
         return connection.getresponse().read()
+
+
+def test_a_process_of_our_own_keeps_its_loop_waiting_for_little(monkeypatch):
+    told = []
+    monkeypatch.setattr(gc, "collect", lambda: told.append("collect"))
+    monkeypatch.setattr(gc, "freeze", lambda: told.append("freeze"))
+    monkeypatch.setattr(sys, "setswitchinterval", told.append)
+    monkeypatch.setattr(sys, "getswitchinterval", lambda: 0.005)
+    give_way()
+    # Who wants it to be even less has it so.
+    monkeypatch.setattr(sys, "getswitchinterval", lambda: 0.0001)
+    give_way()
+    assert told == ["collect", "freeze", SWITCH_S, "collect", "freeze", 0.0001]
 
 
 def test_until_a_loop_takes_the_signals_an_interrupt_ends_the_process_in_silence():

@@ -60,6 +60,8 @@ class DevelopmentServer:
         self._server: Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = threading.Event()
+        #: It was told to end, be it before it began.
+        self._told = False
 
     def set_app(self, application: ASGIApplication) -> None:
         """Take the ASGI application that is to be served."""
@@ -83,7 +85,8 @@ class DevelopmentServer:
             with asyncio.Runner(loop_factory=new_event_loop) as runner:
                 self._server = Server(self._application, config)
                 self._loop = runner.get_loop()
-                run(self._server, self._loop, signals=in_main_thread)
+                if not self._told:
+                    run(self._server, self._loop, signals=in_main_thread)
         finally:
             self._socket.close()
             self._over.set()
@@ -96,6 +99,7 @@ class DevelopmentServer:
         Clients of WebSockets are told whether to come back at once (1012) or that the server
         goes (1001).
         """
+        self._told = True
         server, loop = self._server, self._loop
         if server is None or loop is None:
             return True

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import functools
-import gc
 import importlib
 import importlib.util
 import inspect
@@ -29,7 +28,7 @@ from .logs import LogFormat, formatter_for
 from .options import OPTIONS, TLS
 from .proxy import ProxyHeaders
 from .proxy_protocol import ProxyProtocol
-from .running import ending_at_once, new_event_loop
+from .running import ending_at_once, give_way, new_event_loop
 from .running import run as run_server
 from .runtime import ASGIApplication
 from .server import Server
@@ -252,10 +251,7 @@ def _dotted(path: str) -> tuple[str, str] | None:
 
 
 def _run(server: Server, beside: Single | Worker, *, debug: bool) -> int:
-    # What was imported lives as long as the process: a full garbage collection, which stops
-    # every connection, need not walk through it again and again.
-    gc.collect()
-    gc.freeze()
+    give_way()
     server.settled = Settled()
     _use_all_descriptors()
     with asyncio.Runner(debug=debug or None, loop_factory=new_event_loop) as runner:

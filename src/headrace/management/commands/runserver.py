@@ -8,7 +8,6 @@ Rules of this file:
   lives in, ends the server on its way out.
 """
 
-import gc
 import logging
 import os
 import signal
@@ -26,7 +25,10 @@ from django.apps import apps
 from django.conf import ENVIRONMENT_VARIABLE, settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.contrib.staticfiles.management.commands.runserver import Command as DjangoCommand
+from django.core.exceptions import SuspiciousOperation
+from django.core.handlers.exception import response_for_exception
 from django.core.management.base import CommandError, CommandParser
+from django.http import FileResponse, HttpRequest, HttpResponse
 from django.utils import autoreload
 
 from ... import __version__
@@ -34,6 +36,7 @@ from ...exceptions import ConfigurationError
 from ...routing import get_default_application
 from ...server.config import Config
 from ...server.proxy import ProxyHeaders
+from ...server.running import give_way
 from ..development import DevelopmentServer, under_prefix
 
 __all__ = ["Command"]
@@ -145,7 +148,7 @@ class Command(DjangoCommand):
             self._watch(frozenset(_files_of(error)))
             raise
         if static and (settings.DEBUG or options["insecure_serving"]):
-            application = ASGIStaticFilesHandler(application)
+            application = _StaticFiles(application)
         return under_prefix(application, settings.FORCE_SCRIPT_NAME or "")
 
     def on_bind(self, server_port: int) -> None:
@@ -181,10 +184,7 @@ class Command(DjangoCommand):
         ipv6: bool,
     ) -> DevelopmentServer:
         del handler_class
-        # As `headrace serve` does: what was imported lives as long as the process, and a garbage
-        # collection that walks through it stops everybody for some hundredths of a second.
-        gc.collect()
-        gc.freeze()
+        give_way()  # the application is there
         self._server = DevelopmentServer(address, ipv6=ipv6, **_settings_of(options))
         return self._server
 
@@ -207,6 +207,17 @@ class Command(DjangoCommand):
         if self._reloader is not None:
             # A new set: the reloader's thread may be walking through the old one.
             self._reloader.extra_files = self._reloader.extra_files | files
+
+
+class _StaticFiles(ASGIStaticFilesHandler):
+    """Django's static files; a path that climbs out of them is answered, too, and with 400."""
+
+    def serve(self, request: HttpRequest) -> HttpResponse | FileResponse:
+        """Return the file, or what Django's views answer with in its place."""
+        try:
+            return super().serve(request)
+        except SuspiciousOperation as error:
+            return response_for_exception(request, error)
 
 
 def _settings_of(options: dict[str, Any]) -> dict[str, Any]:
