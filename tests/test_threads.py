@@ -11,14 +11,18 @@ import textwrap
 import threading
 import traceback
 import tracemalloc
+import types
 import weakref
 
 import pytest
 import websockets
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 from django.contrib.auth.models import User
+from django.core.handlers.asgi import ASGIHandler
 from django.db import connection, transaction
-from django.test import SimpleTestCase, TestCase
+from django.http import HttpResponse
+from django.test import SimpleTestCase, TestCase, override_settings
+from django.urls import path
 
 from headrace import threads
 from headrace.db import database_sync_to_async
@@ -26,8 +30,13 @@ from headrace.generic.websocket import WebsocketConsumer
 from headrace.server import server as server_module
 from headrace.server.config import Config, Lifespan
 from headrace.server.server import Server
-from headrace.testing import WebsocketCommunicator
-from headrace.threads import pool_stats, run_in_connection_thread, thread_context
+from headrace.testing import HttpCommunicator, WebsocketCommunicator
+from headrace.threads import (
+    ThreadPoolMiddleware,
+    pool_stats,
+    run_in_connection_thread,
+    thread_context,
+)
 
 #: How long a thread of these tests waits for another before the test has failed.
 PATIENCE_S = 10
@@ -397,6 +406,61 @@ async def test_the_callers_own_thread_context_is_in_force_again_afterwards(size)
     shared = await sync_to_async(thread_name)()
     await run_in_connection_thread(thread_context(), thread_name)
     assert await sync_to_async(thread_name)() == shared
+
+
+# An application in the pool
+
+
+async def test_an_application_runs_its_synchronous_code_in_the_pool(size):
+    size(1)
+
+    async def app(scope, receive, send):
+        names = [await sync_to_async(thread_name)() for _ in range(2)]
+        await send((names, await receive(), scope["type"]))
+        return "done"
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return "received"
+
+    pooled = ThreadPoolMiddleware(app)
+    for _ in range(2):
+        assert await pooled({"type": "http"}, receive, send) == "done"
+    assert sent == [([sent[0][0][0]] * 2, "received", "http")] * 2
+    assert pool_stats().calls == 4
+    assert await sync_to_async(thread_name)() != sent[0][0][0], "behind it all is as before"
+    async with ThreadSensitiveContext():  # whose word comes first
+        await pooled({"type": "http"}, receive, send)
+    size(0)
+    await pooled({"type": "http"}, receive, send)
+    assert pool_stats().calls == 4
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_requests_of_django_share_the_connections_of_the_pool(size, pool, file_database):
+    size(1)
+    seen = []
+
+    def view(request):
+        ask()
+        seen.append((thread_name(), connection.connection))
+        return HttpResponse("seen")
+
+    urls = types.ModuleType("urls_of_this_test")
+    urls.urlpatterns = [path("", view)]
+    with override_settings(ROOT_URLCONF=urls, MIDDLEWARE=[]):
+        application = ThreadPoolMiddleware(ASGIHandler())
+        for _ in range(2):
+            communicator = HttpCommunicator(application, "GET", "/")
+            assert (await communicator.get_response())["body"] == b"seen"
+            await communicator.wait()
+    assert seen[0] == seen[1]
+    assert seen[0][1] is not None
+    await in_the_worker(pool, close)
 
 
 # Whose word comes first

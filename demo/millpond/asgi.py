@@ -11,6 +11,7 @@ django_application = get_asgi_application()  # before the imports that need Djan
 from headrace.auth import AuthMiddlewareStack  # noqa: E402
 from headrace.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from headrace.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+from headrace.threads import ThreadPoolMiddleware  # noqa: E402
 from millpond.routing import http_urlpatterns, websocket_urlpatterns  # noqa: E402
 from millpond.staticfiles import StaticFiles  # noqa: E402
 
@@ -18,7 +19,7 @@ application = ProtocolTypeRouter(
     {
         # Django answers what none of the applications answers past it.
         "http": StaticFiles(
-            URLRouter([*http_urlpatterns, re_path("", django_application)]),
+            URLRouter([*http_urlpatterns, re_path("", ThreadPoolMiddleware(django_application))]),
         ),
         # Browsers send cookies along with a WebSocket to any site: the origin is checked first.
         "websocket": AllowedHostsOriginValidator(

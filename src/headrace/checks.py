@@ -245,7 +245,8 @@ def check_databases(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[C
             f"DATABASES[{alias!r}] has CONN_MAX_AGE = {age!r}. Under ASGI a connection that is "
             "kept open is seldom used again, and the database runs out of them.",
             hint=f"Set CONN_MAX_AGE of {alias!r} to 0. Where opening a connection takes too long, "
-            'use a pool: OPTIONS = {"pool": True} with psycopg.',
+            'use a pool: OPTIONS = {"pool": True} with psycopg. With a ThreadPoolMiddleware of '
+            "headrace.threads around Django connections are used again: then silence this.",
             id="headrace.W006",
         )
         for alias, database in settings.DATABASES.items()

@@ -33,8 +33,15 @@ from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext
 from . import conf
 from .db import ThreadConnections, database_sync_to_async
 from .instruments import Reading, process
+from .middleware import ASGIApplication, Receive, Scope, Send
 
-__all__ = ["PoolStats", "pool_stats", "run_in_connection_thread", "thread_context"]
+__all__ = [
+    "PoolStats",
+    "ThreadPoolMiddleware",
+    "pool_stats",
+    "run_in_connection_thread",
+    "thread_context",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -396,6 +403,33 @@ async def run_in_connection_thread(
         # A coroutine that is thrown away, its loop gone, is closed in whatever context that is.
         with suppress(ValueError):
             SyncToAsync.thread_sensitive_context.reset(token)
+
+
+class ThreadPoolMiddleware:
+    """Has an application run its synchronous code in the pool, such as Django its views.
+
+    Without it Django starts a thread for each request, and every thread opens its own database
+    connections. Those of the pool's threads are used again: set ``CONN_MAX_AGE``.
+
+    The calls of one request run in order, and not all in the same thread: what is kept in a
+    ``threading.local()`` between two of them need not be there. A call that waits holds its
+    thread, such as synchronous middleware around a view that answers late.
+    """
+
+    def __init__(self, inner: ASGIApplication) -> None:
+        self.inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Serve one connection (ASGI 3)."""
+        if _has_another_place():
+            return await self.inner(scope, receive, send)
+        token = SyncToAsync.thread_sensitive_context.set(thread_context())
+        try:
+            return await self.inner(scope, receive, send)
+        finally:
+            # A coroutine that is thrown away, its loop gone, is closed in whatever context that is.
+            with suppress(ValueError):
+                SyncToAsync.thread_sensitive_context.reset(token)
 
 
 def _has_another_place() -> bool:
