@@ -14,6 +14,7 @@ import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -31,7 +32,10 @@ PATIENCE_S = 20.0
 ASK_AFTER_S = 20.0
 #: So many kinds of failures are kept in words; all are counted.
 DESCRIBED = 20
-_FILES = re.compile(r'(?:href|src)="(/static/[^"]+\.(?:css|js|svg)|/words\.js)"')
+_FILES = re.compile(r'(?:href|src)="(/static/[^"]+\.(?:css|js|svg)|/words/[^"]+\.js)"')
+_MAX_AGE = re.compile(r"\bmax-age=(\d+)")
+#: Of so many looks at a page one is with a browser that has kept nothing, as somebody new has.
+LOOKS_OF_A_BROWSER = 10
 _TOKEN = re.compile(r'name="csrfmiddlewaretoken" value="([^"]+)"')
 
 
@@ -48,6 +52,7 @@ class Run:
         self.closing = asyncio.Event()
         self.pages = Delays()
         self.files = Delays()
+        self.looks = 0
         self.failures = 0
         self.problems: list[str] = []
 
@@ -55,6 +60,29 @@ class Run:
         self.failures += 1
         if len(self.problems) < DESCRIBED:
             self.problems.append(problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file in a browser's cache (RFC 9111): until when it is asked for no more."""
+
+    good_until: float
+    #: The cookies with which it was asked for, where the answer depends on them.
+    cookies: dict[str, str] | None
+    version: str
+
+    @classmethod
+    def of(cls, response: httpx.Response, now: float, cookies: dict[str, str]) -> "Kept":
+        control = response.headers.get("Cache-Control", "")
+        age = None if "no-cache" in control else _MAX_AGE.search(control)
+        return cls(
+            now + int(age[1]) if age else now,
+            cookies if "cookie" in response.headers.get("Vary", "").lower() else None,
+            response.headers.get("Last-Modified", ""),
+        )
+
+    def is_good(self, now: float, cookies: dict[str, str]) -> bool:
+        return now < self.good_until and self.cookies in (None, cookies)
 
 
 class Visitor:
@@ -73,7 +101,7 @@ class Visitor:
             trust_env=False,
             verify=run.tls,
         )
-        self._versions: dict[str, str] = {}
+        self._kept: dict[str, Kept] = {}
         #: The page that was opened last, and how many WebSockets there are.
         self.page = "/"
         self.sockets = 0
@@ -91,6 +119,9 @@ class Visitor:
         response = await self._get(path)
         self.run.pages.add(time.perf_counter() - began)
         self._expect(response, 200)
+        self.run.looks += 1
+        if self.run.looks % LOOKS_OF_A_BROWSER == 0:
+            self._kept.clear()
         for file in dict.fromkeys(_FILES.findall(response.text)):
             await self._file(file)
         return response.text
@@ -103,13 +134,17 @@ class Visitor:
             return await self._client.get(path, headers=headers)
 
     async def _file(self, path: str) -> None:
-        version = self._versions.get(path)
+        kept = self._kept.get(path)
+        cookies = dict(self._client.cookies)
+        if kept is not None and kept.is_good(time.monotonic(), cookies):
+            return
+        version = kept.version if kept is not None else ""
         began = time.perf_counter()
         response = await self._get(path, **({"If-Modified-Since": version} if version else {}))
         self.run.files.add(time.perf_counter() - began)
         if response.status_code != 304:
             self._expect(response, 200)
-            self._versions[path] = response.headers.get("Last-Modified", "")
+        self._kept[path] = Kept.of(response, time.monotonic(), cookies)
 
     async def ask(self, path: str) -> Any:
         """Get what a page's script asks for, and return the JSON."""

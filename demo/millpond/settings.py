@@ -97,6 +97,9 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": DATA_DIR / "db.sqlite3",
+        # Each thread keeps its connection: to open one costs more than most requests do. There
+        # are few threads, and the same ones again: see ThreadPoolMiddleware in asgi.py.
+        "CONN_MAX_AGE": None,
         "OPTIONS": {
             # Readers don't wait for the writer, and a writer takes the lock when its
             # transaction begins, so that two of them queue instead of failing half-way.
@@ -108,6 +111,9 @@ DATABASES = {
         },
     }
 }
+SILENCED_SYSTEM_CHECKS = [
+    "headrace.W006"
+]  # CONN_MAX_AGE, where each request has a thread of its own
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_USER_MODEL = "accounts.User"
@@ -131,6 +137,11 @@ TIME_ZONE = "UTC"  # the browser shows its own user's time
 USE_TZ = True
 
 STATIC_URL = "static/"
+STATICFILES_FINDERS = ["millpond.versions.Finder"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "millpond.versions.Storage"},
+}
 # Images of the chat. There is no MEDIA_URL: a view serves them, to those who may see them.
 MEDIA_ROOT = DATA_DIR / "media"
 

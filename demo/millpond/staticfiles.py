@@ -8,11 +8,13 @@ from django.core.exceptions import SuspiciousOperation
 from django.core.handlers.asgi import ASGIRequest
 from django.http import Http404, HttpResponse
 
+from millpond.versions import version
+
 __all__ = ["StaticFiles"]
 
 
 class StaticFiles(ASGIStaticFilesHandler):
-    """Django's handler, which asks for no ``collectstatic``; and browsers ask if a file changed."""
+    """Django's handler, which asks for no ``collectstatic``; browsers keep what has a version."""
 
     async def __call__(self, scope, receive, send):
         """Answer at once, on the event loop.
@@ -48,7 +50,10 @@ class StaticFiles(ASGIStaticFilesHandler):
             whole = HttpResponse(response.getvalue(), headers=dict(response.headers))
             response.close()
             response = whole
-        response.headers["Cache-Control"] = "no-cache"  # keep it, and ask each time: 304
+        if version.kept(self.file_path(request.path)):
+            response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        else:
+            response.headers["Cache-Control"] = "no-cache"  # keep it, and ask each time: 304
         response.headers["X-Content-Type-Options"] = "nosniff"
         if response.status_code == 200:
             serve_a_part(request, response)

@@ -10,6 +10,7 @@ __all__ = [
     "DESKTOP",
     "PHONE",
     "SHOWN_AS",
+    "SITE_MODULE",
     "Cable",
     "Person",
     "connected",
@@ -33,6 +34,12 @@ SHOWN_AS = """state => {
     Object.defineProperty(document, "visibilityState", {value: state, configurable: true});
     document.dispatchEvent(new Event("visibilitychange"));
 }"""
+
+# One of the site's modules: the very one that the page has, under its version.
+SITE_MODULE = """globalThis.siteModule = path => {
+    const style = document.querySelector("link[href$='/millpond/millpond.css']");
+    return import(new URL(`../${path}`, style.href));
+};"""
 
 expect.set_options(timeout=15_000)
 

@@ -16,7 +16,7 @@ from playwright.async_api import async_playwright
 from tests.chromium import chromium
 from tests.layers.redis.servers import RedisServer
 
-from .browser import ARGUMENTS, DESKTOP, Person
+from .browser import ARGUMENTS, DESKTOP, SITE_MODULE, Person
 from .site import Site, manage
 
 MEMORY, LOCAL, REDIS = KINDS = ("memory", "local", "redis")
@@ -143,6 +143,7 @@ async def person(browser):
     async def sit_down(site, username=None, using=browser, **options):
         context = await using.new_context(**{**DESKTOP, **options})
         context.set_default_timeout(15_000)
+        await context.add_init_script(SITE_MODULE)
         if username:
             visitor = await site.visitor().log_in(username)
             await context.add_cookies(

@@ -112,7 +112,7 @@ async def test_the_page_reckons_as_the_server_does(site, person):
     ]
     found = await maya.evaluate(
         """async ([rules, cases]) => {
-            const { swim } = await import("/static/arena/js/player.js");
+            const { swim } = await siteModule("arena/js/player.js");
             return cases.map(([[x, y, vx, vy], [dx, dy]]) => {
                 const now = swim(rules, { x, y, vx, vy }, dx, dy);
                 return [now.x, now.y, now.vx, now.vy];

@@ -17,7 +17,7 @@ pytestmark = [
 # Generous: a busy machine without a graphics card draws these. A quiet one needs 17 ms.
 LONGEST_FRAME_MS = 150
 
-FLYING = "async () => (await import('/static/danmaku/js/film.js')).stage.flying"
+FLYING = "async () => (await siteModule('danmaku/js/film.js')).stage.flying"
 
 SEEK = """async seconds => {
     const video = document.querySelector("video");
@@ -41,7 +41,7 @@ FRAMES = """async count => {
 
 # Whatever comes: no two touch in a lane, nobody's own is left out, and only strangers make room.
 LANES = """async seed => {
-    const {placeFor, touch} = await import("/static/danmaku/js/lanes.js");
+    const {placeFor, touch} = await siteModule("danmaku/js/lanes.js");
     const loop = 16_000;
     const random = () => (seed = (seed * 48_271) % 2_147_483_647) / 2_147_483_647;
     const lanes = Array.from({length: 2 + Math.floor(random() * 6)}, () => []);
@@ -99,7 +99,7 @@ async def say(page, text):
 
 async def flies(page, text):
     await page.wait_for_function(
-        "async text => (await import('/static/danmaku/js/film.js')).stage.flying"
+        "async text => (await siteModule('danmaku/js/film.js')).stage.flying"
         ".some(comment => comment.text === text)",
         arg=text,
     )

@@ -22,12 +22,12 @@ pytestmark = [
 TYPING_S = float(os.environ.get("DOCUMENTS_TYPING_S", "4"))
 
 WHOLE_TEXT = """async () => {
-    const { EditorView } = await import("/static/documents/vendor/editor.js");
+    const { EditorView } = await siteModule("documents/vendor/editor.js");
     return EditorView.findFromDOM(document.querySelector(".cm-editor")).state.doc.toString();
 }"""
 # Asked of the editor and not of what is shown: that has others' names in it, and not every line.
 UNTIL = """async ([whole, parts]) => {
-    const { EditorView } = await import("/static/documents/vendor/editor.js");
+    const { EditorView } = await siteModule("documents/vendor/editor.js");
     const view = EditorView.findFromDOM(document.querySelector(".cm-editor"));
     const isIt = (text) =>
         (whole === null || text === whole) && parts.every((each) => text.includes(each));
@@ -40,7 +40,7 @@ UNTIL = """async ([whole, parts]) => {
     });
 }"""
 SELECT = """async ([from, to]) => {
-    const { EditorView } = await import("/static/documents/vendor/editor.js");
+    const { EditorView } = await siteModule("documents/vendor/editor.js");
     const view = EditorView.findFromDOM(document.querySelector(".cm-editor"));
     const { length } = view.state.doc;
     // Not between the halves of a pair: nobody gets there by keys, and half of one is no text.
@@ -167,7 +167,7 @@ async def test_who_may_only_read_can_only_read(site, person):
     # What the page does not offer, somebody may do all the same; the server does not.
     await jonas.evaluate(
         """async () => {
-            const { EditorView } = await import("/static/documents/vendor/editor.js");
+            const { EditorView } = await siteModule("documents/vendor/editor.js");
             const view = EditorView.findFromDOM(document.querySelector(".cm-editor"));
             view.dispatch({ changes: { from: 0, insert: "Forged! " } });
         }"""

@@ -5,9 +5,11 @@ import json
 import re
 import signal
 import uuid
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
+from django.core.files.storage import FileSystemStorage
 from django.core.handlers.base import BaseHandler
 from django.utils.deprecation import MiddlewareMixin
 from websockets.exceptions import InvalidStatus
@@ -141,6 +143,45 @@ async def test_static_files_are_served_and_kept_by_the_browser(site, path, kind)
     assert len(file.text.encode()) == int(file.headers["Content-Length"])
     again = await visitor.get(path, **{"If-Modified-Since": file.headers["Last-Modified"]})
     assert again.status == 304
+
+
+async def test_what_a_page_names_is_kept_for_good_and_found_under_any_version(site):
+    visitor = await site.visitor().log_in("maya")
+    page = (await visitor.get("/chat/rooms/mill-pond/")).text
+    files = re.findall(r'(?:href|src)="(/(?:static|words)/[^"]+)"', page)
+    assert len(files) > 5
+    for path in files:
+        assert (await visitor.get(path)).headers["Cache-Control"] == (
+            "public, max-age=31536000, immutable"
+        ), path
+    of_another_version = re.sub("/[0-9a-f]{16}([./])", r"/0123456789abcdef\1", files[-1])
+    for path in (of_another_version, "/static/chat/chat.css", "/words/en/0123456789abcdef.js"):
+        file = await visitor.get(path)
+        assert (file.status, file.headers["Cache-Control"]) == (200, "no-cache"), path
+    assert (await visitor.get("/words/xx/0123456789abcdef.js")).status == 404
+
+
+async def test_an_edited_file_gives_all_of_them_new_addresses(tmp_path, settings, monkeypatch):
+    monkeypatch.syspath_prepend(str(DEMO))
+    from millpond import versions
+
+    (tmp_path / "a.js").write_text("1")
+    (tmp_path / "b.js").write_text("1")
+    storage = FileSystemStorage(tmp_path)
+    found = SimpleNamespace(list=lambda _: [(path, storage) for path in storage.listdir("")[1]])
+    monkeypatch.setattr(versions, "AppDirectoriesFinder", lambda: found)
+    monkeypatch.setattr(versions, "LOOK_EVERY_S", 0)
+    version = versions.Version()
+    seen = [version.current()]
+    assert version.current() == seen[0]
+    (tmp_path / "a.js").write_text("1 + 1")
+    seen.append(version.current())
+    (tmp_path / "b.js").unlink()
+    seen.append(version.current())
+    assert len(set(seen)) == 3
+    assert version.kept(f"{seen[2]}/a.js")
+    assert not version.kept(f"{seen[1]}/a.js")
+    assert not version.kept("a.js")
 
 
 @pytest.mark.parametrize("path", ["/static/chat/nothing.css", "/static/../manage.py", "/static/"])

@@ -51,6 +51,7 @@ async def test_the_language_is_chosen_and_kept(site):
     assert page.path == "/login/"
     assert '<html lang="zh-hans"' in page.text
     assert ">登录<" in page.text
-    assert json.dumps("正在连接")[1:-1] in (await visitor.get("/words.js")).text
+    (words,) = re.findall(r'src="(/words/zh-hans/[^"]+)"', page.text)
+    assert json.dumps("正在连接")[1:-1] in (await visitor.get(words)).text
     page = await site.visitor().get("/login/", **{"Accept-Language": "zh-CN,zh;q=0.9"})
     assert ">登录<" in page.text

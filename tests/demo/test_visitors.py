@@ -4,10 +4,12 @@ import json
 import shutil
 import sys
 
+import httpx
 import pytest
 from visitors.applications import Application, Changes, Heard, Measured, site
 from visitors.ledger import Delays, Ledger
 from visitors.peer import Peer
+from visitors.visitor import Kept
 
 from visitors import __main__ as program
 
@@ -106,6 +108,25 @@ def test_peers_of_a_document_take_each_step_of_the_others():
     tell(other, one)
     one.type("s")
     assert one.text == "!Soups"
+
+
+@pytest.mark.parametrize(
+    ("control", "vary", "seconds"),
+    [
+        ("public, max-age=60, immutable", "", 60),
+        ("max-age=60", "Accept-Language, Cookie", 60),
+        ("no-cache, max-age=60", "", 0),
+        ("no-cache", "", 0),
+        ("", "", 0),
+    ],
+)
+def test_a_browser_keeps_a_file_for_as_long_as_it_may(control, vary, seconds):
+    headers = {"Cache-Control": control, "Vary": vary, "Last-Modified": "yesterday"}
+    kept = Kept.of(httpx.Response(200, headers=headers), 100.0, {"session": "1"})
+    assert kept.version == "yesterday"
+    assert kept.is_good(100.0 + seconds * 0.9, {"session": "1"}) is (seconds > 0)
+    assert not kept.is_good(100.0 + seconds, {"session": "1"})
+    assert kept.is_good(100.0, {"session": "2"}) is (seconds > 0 and not vary)
 
 
 @pytest.fixture
