@@ -1,7 +1,7 @@
 """A page with a document: y-websocket's part and the editor's, with pycrdt in the place of Yjs.
 
-What y-websocket does, this does: it says first what it has and where its cursor is, answers what it
-is asked, sends each keystroke by itself, and passes on what it hears of the cursors of others.
+What y-websocket does there, this does: it says first what it has and where its cursor is, answers
+what it is asked, and sends each keystroke by itself.
 """
 
 import asyncio
@@ -98,8 +98,9 @@ class Peer:
     def _moved(self, topic: str, news: tuple[dict[str, list[int]], Any]) -> None:
         if topic == "update":
             clients = [client for kind in news[0].values() for client in kind]
-            update = self._awareness.encode_awareness_update(clients)
-            self._outbox.put_nowait(create_awareness_message(update))
+            if self.client in clients:  # the page's provider.js tells of nobody else
+                update = self._awareness.encode_awareness_update([self.client])
+                self._outbox.put_nowait(create_awareness_message(update))
 
     def _note_steps(self) -> None:
         state = Decoder(self._doc.get_state())

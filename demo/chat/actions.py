@@ -79,7 +79,7 @@ def post(room, author, *, client_id, text, image=None) -> tuple[Message, bool]:
                     f"{get_random_string(32)}.webp", ContentFile(image.content), save=False
                 )
             message.save()
-            ReadMark.objects.advance(room=room, user=author, number=message.number)
+            ReadMark.objects.reach(room=room, user=author, number=message.number)
             tell_room(room, {"type": "message", "message": message.public()})
             tell_activity(message)
     except BaseException as error:

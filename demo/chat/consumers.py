@@ -35,11 +35,12 @@ from django.conf import settings
 
 from chat import actions
 from chat.groups import LOBBY, room_group
-from chat.models import Message, ReadMark, Room, Visit
+from chat.marks import marks
+from chat.models import Message, Room, Visit
 from chat.presence import Presence
 from headrace.db import database_sync_to_async
 from live.consumers import GONE, LiveConsumer
-from live.events import for_browsers, user_group
+from live.events import for_browsers
 from live.limits import Allowance, Refused, number_of, text_of, uuid_of
 
 __all__ = ["LobbyConsumer", "RoomConsumer"]
@@ -113,6 +114,7 @@ class RoomConsumer(LiveConsumer):
         if self.room is None:
             return
         await self.channel_layer.group_discard(self.group, self.channel_name)
+        await marks.kept()
         await presence.leave(self.channel_name)
 
     async def layer_gap(self, event):
@@ -212,15 +214,7 @@ class RoomConsumer(LiveConsumer):
 
     async def mark_read(self, content):
         number = number_of(content.get("number"), "number")
-        mark = await database_sync_to_async(ReadMark.objects.advance)(
-            room=self.room, user=self.user, number=number
-        )
-        if mark is not None:
-            # The same user's other tabs and devices clear their marks too.
-            await self.channel_layer.group_send(
-                user_group(self.user.pk),
-                for_browsers({"type": "read", "room": self.room.slug, "number": mark}),
-            )
+        marks.note(self.room.pk, self.user.pk, number)
 
     async def typing(self, content):
         is_typing = content.get("typing") is True

@@ -12,13 +12,17 @@ What may be done, and who is told of it, is in ``actions.py``.
 from datetime import UTC, timedelta
 
 from django.conf import settings
-from django.db import models
+from django.contrib.auth import get_user_model
+from django.db import models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.crypto import get_random_string
 from django.utils.text import Truncator, slugify
+
+from headrace.db import group_send_on_commit
+from live.events import for_browsers, user_group
 
 __all__ = ["Message", "Mute", "Process", "ReadMark", "Room", "Visit"]
 
@@ -248,17 +252,52 @@ class Message(models.Model):
 
 
 class ReadMarkQuerySet(models.QuerySet):
-    def advance(self, *, room, user, number) -> int | None:
-        """Note that ``user`` has read up to ``number``; return the mark, or None if it stood there.
-
-        A mark goes neither back, nor beyond what there is to read.
-        """
-        number = min(number, Room.objects.values_list("last_number", flat=True).get(pk=room.pk))
+    def reach(self, *, room, user, number) -> None:
+        """Note that one user has read up to a number that there is; tell nobody."""
         mark = self.filter(room=room, user=user)
-        if mark.filter(number__lt=number).update(number=number):
-            return number
-        _, created = self.get_or_create(room=room, user=user, defaults={"number": number})
-        return number if created else None
+        if not mark.filter(number__lt=number).update(number=number):
+            self.get_or_create(room=room, user=user, defaults={"number": number})
+
+    def advance(self, marks: "dict[tuple[int, int], int]") -> None:
+        """Note how far many have read: the number of the last message, by room and user.
+
+        A mark goes neither back, nor beyond what there is to read. Where one moves, the user's
+        browsers are told after the commit.
+        """
+        with transaction.atomic():
+            rooms = Room.objects.only("slug", "last_number").in_bulk({key[0] for key in marks})
+            wanted = {
+                key: min(number, rooms[key[0]].last_number)
+                for key, number in marks.items()
+                if key[0] in rooms
+            }
+            these = Q(room__in=rooms, user__in={key[1] for key in wanted})
+            self._begin(wanted.keys() - set(self.filter(these).values_list("room", "user")))
+            moved = []
+            # In one order everywhere, so that two transactions don't wait for each other.
+            for mark in self.select_for_update().filter(these).order_by("pk"):
+                number = wanted.get((mark.room_id, mark.user_id), 0)
+                if number > mark.number:
+                    mark.number = number
+                    moved.append(mark)
+            self.bulk_update(moved, ["number"])
+            for mark in moved:
+                # The same user's other tabs and devices clear their marks too.
+                event = {"type": "read", "room": rooms[mark.room_id].slug, "number": mark.number}
+                group_send_on_commit(user_group(mark.user_id), for_browsers(event))
+
+    def _begin(self, keys):
+        if keys:
+            users = get_user_model().objects.filter(pk__in={key[1] for key in keys})
+            there = set(users.values_list("pk", flat=True))
+            self.bulk_create(
+                [
+                    ReadMark(room_id=key[0], user_id=key[1], number=0)
+                    for key in keys
+                    if key[1] in there
+                ],
+                ignore_conflicts=True,
+            )
 
 
 class ReadMark(models.Model):

@@ -1,4 +1,5 @@
-// y-websocket's provider as it is, and its connection as the site's pages show theirs.
+// y-websocket's provider, which here speaks for its own page only, and its connection as the site's
+// pages show theirs.
 
 import { FINAL } from "../../live/live.js";
 import { WebsocketProvider } from "../vendor/editor.js";
@@ -18,7 +19,7 @@ const REASONS = {
 
 export function connect(number, doc, awareness) {
   const server = location.origin.replace("http", "ws");
-  return new WebsocketProvider(`${server}/ws/documents`, number, doc, {
+  const provider = new WebsocketProvider(`${server}/ws/documents`, number, doc, {
     awareness,
     // Between tabs of a browser, too, everything goes by the server: it says who may write, and
     // who is who.
@@ -27,6 +28,18 @@ export function connect(number, doc, awareness) {
     // moment later, and with everything in one message.
     shouldReconnect: ({ code }) => code === TOO_MANY || code < 4400 || code > 4499,
   });
+  // What it hears of the cursors of others it would tell the server, too: with ten people, ten
+  // messages for each key of one of them. The server hears of each from themselves.
+  const own = awareness.clientID;
+  const tell = provider._awarenessUpdateHandler;
+  awareness.off("update", tell);
+  provider._awarenessUpdateHandler = (changes, origin) => {
+    if (Object.values(changes).flat().includes(own)) {
+      tell({ added: [], updated: [own], removed: [] }, origin);
+    }
+  };
+  awareness.on("update", provider._awarenessUpdateHandler);
+  return provider;
 }
 
 // Has what `showConnection` of live.js shows: states "connecting", "open", "waiting", "stopped".
