@@ -8,7 +8,7 @@ before the server has answered; nothing that it works out is ever believed here.
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from random import Random
 
 __all__ = [
@@ -97,8 +97,9 @@ class World:
     last_grain: int = 0
 
     def to_json(self) -> dict:
-        ducks = [asdict(duck) | {"inputs": []} for duck in self.ducks.values()]
-        grains = [asdict(grain) for grain in self.grains.values()]
+        # asdict() takes eight times as long, and the pond stands still meanwhile.
+        ducks = [of_slots(duck) | {"inputs": []} for duck in self.ducks.values()]
+        grains = [of_slots(grain) for grain in self.grains.values()]
         return {
             "tick": self.tick,
             "last_grain": self.last_grain,
@@ -121,6 +122,10 @@ class World:
 
     def playing(self) -> list[Duck]:
         return [duck for duck in self.ducks.values() if not duck.away]
+
+
+def of_slots(thing) -> dict:
+    return {name: getattr(thing, name) for name in thing.__slots__}
 
 
 class Grid:

@@ -32,11 +32,12 @@ COMMAND = [sys.executable, "-m", "headrace"]
 
 
 @pytest.fixture(autouse=True)
-def logging_as_it_was():
+def process_as_it_was():
     loggers = logging.getLogger("headrace"), logging.getLogger("headrace.access")
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
-    path = sys.path[:]
+    path, interval_s = sys.path[:], sys.getswitchinterval()
     yield
+    sys.setswitchinterval(interval_s)
     for logger, was in zip(loggers, before, strict=True):
         logger.handlers[:], logger.level, logger.propagate = was
     sys.path[:] = path
@@ -81,6 +82,19 @@ def test_the_most_verbose_is_the_debug_mode_of_the_loop(capsys, verbosity, debug
     run(capsys, "serve", path, "--port", "0", "-v", verbosity)
     del apps.application_of_the_test
     assert told == [debug]
+
+
+def test_threads_that_compute_let_the_loop_in_soon(capsys):
+    told = []
+
+    async def app(scope, receive, send):
+        told.append(sys.getswitchinterval())
+        await apps.stops_itself(scope, receive, send)
+
+    apps.application_of_the_test = app
+    run(capsys, "serve", "tests.server.apps:application_of_the_test", "--port", "0")
+    del apps.application_of_the_test
+    assert told == [pytest.approx(0.0005)]
 
 
 def test_the_format_of_the_log(capsys):
