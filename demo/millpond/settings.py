@@ -114,6 +114,13 @@ DATABASES = {
 SILENCED_SYSTEM_CHECKS = [
     "headrace.W006"
 ]  # CONN_MAX_AGE, where each request has a thread of its own
+# What templates keep of a page that is the same for everyone: messages, comments, instruments.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "OPTIONS": {"MAX_ENTRIES": 10_000},
+    }
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 AUTH_USER_MODEL = "accounts.User"
@@ -145,8 +152,13 @@ STORAGES = {
 # Images of the chat. There is no MEDIA_URL: a view serves them, to those who may see them.
 MEDIA_ROOT = DATA_DIR / "media"
 
-# Log out, and every open page of that log-in hears of it.
-HEADRACE = {"CLOSE_ON_LOGOUT": True}
+HEADRACE = {
+    # Log out, and every open page of that log-in hears of it.
+    "CLOSE_ON_LOGOUT": True,
+    # Django's pages. They compute, and wait for nothing: what more threads took of the interpreter,
+    # the event loop would lack.
+    "SYNC_THREADS": 2,
+}
 
 # In memory unless the environment says more; several workers of one server share the local layer.
 LAYER = os.environ.get("DEMO_LAYER", "")

@@ -16,29 +16,45 @@ __all__ = ["StaticFiles"]
 class StaticFiles(ASGIStaticFilesHandler):
     """Django's handler, which asks for no ``collectstatic``; browsers keep what has a version."""
 
+    def __init__(self, application):
+        super().__init__(application)
+        #: By their paths, answers that stay as they are until a file is changed.
+        self._ready: dict[str, tuple[dict, dict]] = {}
+        self._version = ""
+
     async def __call__(self, scope, receive, send):
         """Answer at once, on the event loop.
 
         Django starts a thread for each request, and waits for its end: that costs several times
         what there is to do for a small file, and a page asks for ten.
         """
-        if scope["type"] != "http" or not self._should_handle(scope["path"]):
+        if scope["type"] != "http" or not self._should_handle(path := scope["path"]):
             await self.application(scope, receive, send)
             return
-        try:
-            response = self.serve(ASGIRequest(scope, io.BytesIO()))
-        except Http404:
-            await super().__call__(scope, receive, send)  # the page that says so has its queries
-            return
-        headers = [(name.encode(), value.encode("latin-1")) for name, value in response.items()]
-        await send(
-            {
-                "type": "http.response.start",
-                "status": response.status_code,
-                "headers": headers,
-            }
+        if self._version != version.current():
+            self._version = version.current()
+            self._ready.clear()
+        is_whole = scope["method"] == "GET" and all(
+            name != b"range" for name, _ in scope["headers"]
         )
-        await send({"type": "http.response.body", "body": response.content})
+        messages = self._ready.get(path) if is_whole else None
+        if messages is None:
+            try:
+                response = self.serve(ASGIRequest(scope, io.BytesIO()))
+            except Http404:
+                # The page that says so has its queries.
+                await super().__call__(scope, receive, send)
+                return
+            headers = [(name.encode(), value.encode("latin-1")) for name, value in response.items()]
+            status = response.status_code
+            messages = (
+                {"type": "http.response.start", "status": status, "headers": headers},
+                {"type": "http.response.body", "body": response.content},
+            )
+            if is_whole and status == 200 and "immutable" in response.headers["Cache-Control"]:
+                self._ready[path] = messages
+        for message in messages:
+            await send(message)
 
     def serve(self, request):
         try:

@@ -14,7 +14,6 @@ class PollingConfig(AppConfig):
         icon="M3 6h10M3 6l3-3M3 6l3 3M21 6h-3M3 12h18M21 12l-3-3M21 12l-3 3M3 18h18M3 18l3-3"
         "M3 18l3 3M21 18l-3-3M21 18l-3 3",
         sources=(
-            "polling/views.py",
             "polling/consumers.py",
             "polling/feed.py",
             "polling/kept.py",
@@ -30,6 +29,3 @@ class PollingConfig(AppConfig):
             "polling/static/polling/js/ways.js",
         ),
     )
-
-    def ready(self):
-        from polling import signals  # noqa: F401 - its receivers

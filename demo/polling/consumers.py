@@ -1,4 +1,4 @@
-"""The feed over server-sent events and over a WebSocket, and the page's own WebSocket.
+"""The feed in the four ways, and the page's own WebSocket.
 
 The page's own is none of the four ways and is not measured. Over it the page hears
 
@@ -11,13 +11,18 @@ and asks for ``clock``.
 """
 
 import asyncio
+import io
 import json
 import time
 from contextlib import ExitStack, suppress
 from functools import partial
+from importlib import import_module
 
 from django.conf import settings
+from django.contrib.auth import get_user
+from django.core.handlers.asgi import ASGIRequest
 
+from headrace.db import database_sync_to_async
 from headrace.generic.http import AsyncHttpConsumer
 from headrace.generic.websocket import AsyncWebsocketConsumer
 from live.consumers import LOGGED_OUT, LiveConsumer
@@ -30,7 +35,9 @@ from polling.meter import METER
 from polling.order import Order, run_of
 from polling.visitors import Visitors
 
-__all__ = ["FeedSocket", "FeedStream", "PageConsumer", "status_of", "visitors"]
+__all__ = ["FeedAnswer", "FeedSocket", "FeedStream", "PageConsumer", "visitors"]
+
+SessionStore = import_module(settings.SESSION_ENGINE).SessionStore
 
 #: The close code for what an account may not have more of.
 TOO_MANY = 4429
@@ -57,8 +64,8 @@ def as_json(refused: Refused) -> bytes:
     return json.dumps({"code": refused.code, "text": str(refused), **refused.details}).encode()
 
 
-class FeedStream(AsyncHttpConsumer):
-    """The feed as server-sent events (HTML Standard, "Server-sent events")."""
+class FeedRequest(AsyncHttpConsumer):
+    """A request for the feed: who asks, whether they may, and what becomes of it."""
 
     body_limit_bytes = 0
 
@@ -68,20 +75,75 @@ class FeedStream(AsyncHttpConsumer):
         await (self.answer() if meter is None else meter.run(self.answer()))
 
     async def answer(self):
-        user = self.scope["user"]
         try:
+            user = await self.who()
             if not user.is_authenticated:
                 raise Refused("not_logged_in", "You are not logged in.")
             order = Order.of_scope(self.scope)
             visitors.ask(user.pk)
             with visitors.open(user.pk):
                 async with feed.looking():
-                    await self.stream(order)
+                    await self.tell_all(order)
         except Refused as refused:
             status = 401 if refused.code == "not_logged_in" else status_of(refused)
-            await self.send_response(status, as_json(refused), headers=JSON)
+            headers = list(JSON)
+            if wait := refused.details.get("retry_after_s"):
+                headers.append((b"retry-after", b"%d" % max(1, round(wait))))
+            await self.send_response(status, as_json(refused), headers=headers)
 
-    async def stream(self, order):
+    async def who(self):
+        return await database_sync_to_async(user_of)(self.scope, METER.get())
+
+    async def tell_all(self, order):
+        """Answer with what there is for an order."""
+        raise NotImplementedError
+
+
+def user_of(scope, meter):
+    """Return whose session it is. A poll does this every time, so that it belongs to its cost."""
+    began = time.thread_time()
+    try:
+        request = ASGIRequest(scope, io.BytesIO())
+        request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+        return get_user(request)
+    finally:
+        if meter is not None:
+            meter.cpu_s += time.thread_time() - began
+
+
+class FeedAnswer(FeedRequest):
+    """One answer: with what there is after a number, be it nothing; or with patience, later.
+
+    As a Django view a poll would go through all middleware of the site, in a thread, and cost five
+    times as much; and behind middleware that is synchronous, a long poll would keep its thread.
+    """
+
+    #: How long it waits for a message, in seconds.
+    patience_s = 0.0
+
+    async def tell_all(self, order):
+        if order.after is None:
+            await self.give([], feed.last, missed=False)
+            return
+        messages = feed.since(order.after, order.every)
+        if self.patience_s and not messages:
+            messages = await feed.wait(order.after, order.every, self.patience_s)
+        await self.give(messages, order.after, missed=feed.has_missed(order.after))
+
+    async def give(self, messages, after, *, missed):
+        last = messages[-1].number if messages else after
+        # The text of a message is JSON already, and the same in all four ways.
+        body = (
+            f'{{"last": {last}, "missed": {str(missed).lower()}, '
+            f'"messages": [{", ".join(message.text for message in messages)}]}}'
+        )
+        await self.send_response(200, body.encode(), headers=JSON)
+
+
+class FeedStream(FeedRequest):
+    """The feed as server-sent events (HTML Standard, "Server-sent events")."""
+
+    async def tell_all(self, order):
         await self.send_headers(
             headers={
                 b"content-type": b"text/event-stream",

@@ -2,7 +2,7 @@
 
 - Bytes: the server's own account, headers and frames included (see docs/observing.md).
 - Processor time: that of the thread, around each step of the tasks that serve it, and in the thread
-  that runs the synchronous parts of Django. What the server does before and after (reading from the
+  that looks up whose request it is. What the server does before and after (reading from the
   socket, parsing a request or a frame, writing) is in no task, and is not in here: see
   ``Ledger``, which tells the whole process's beside it.
 """
@@ -12,11 +12,9 @@ from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
-from django.core.handlers.asgi import ASGIHandler
-
 from polling.steps import Steps
 
-__all__ = ["METER", "Meter", "MeteredHandler"]
+__all__ = ["METER", "Meter"]
 
 #: The meter of what this code runs for: its tasks, and the threads that they call.
 METER: ContextVar["Meter | None"] = ContextVar("polling.meter", default=None)
@@ -35,7 +33,6 @@ class Meter:
         self.cpu_s = 0.0
         #: The last frame of a WebSocket each way: called, it gives what the page shows of it.
         self.frames: dict[object, Callable[[], dict]] = {}
-        self.thread_began = 0.0
         self.measuring = False
 
     @property
@@ -49,18 +46,3 @@ class Meter:
     async def run(self, coroutine: Coroutine) -> Any:
         """Await a coroutine, and measure what each of its steps takes."""
         return await Steps(self, coroutine)
-
-
-class MeteredHandler(ASGIHandler):
-    """Django, for requests that are measured: it answers each in a task of its own."""
-
-    async def run_get_response(self, request):
-        return await of_this(super().run_get_response(request))
-
-    async def send_response(self, response, send):
-        await of_this(super().send_response(response, send))
-
-
-async def of_this(coroutine):
-    meter = METER.get()
-    return await (coroutine if meter is None else meter.run(coroutine))

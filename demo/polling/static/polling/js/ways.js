@@ -93,10 +93,9 @@ class Asking extends Way {
     try {
       const response = await fetch(this.url(this.path), {
         signal: controller.signal,
-        redirect: "manual", // to the login: there is nobody any more to whom it would be told
         cache: "no-store",
       });
-      if (response.type === "opaqueredirect") return this.refuse(gettext("You are logged out."));
+      if (response.status === 401) return this.refuse(gettext("You are logged out."));
       const answer = await response.json();
       if (controller.signal.aborted) return;
       if (response.status === 429 || response.status === 503) {
