@@ -49,9 +49,6 @@ T = TypeVar("T")
 logger = logging.getLogger("headrace.server")
 
 USAGE = "headrace serve [OPTIONS] MODULE:APP  (--help lists the options)"
-#: How long a thread that computes keeps the interpreter when the event loop has work: Python's own
-#: 5 ms hold up every connection, once for each time that the loop has waited for its sockets.
-SWITCH_INTERVAL_S = 0.0005
 #: The level of the log that goes with each ``--verbosity``.
 _VERBOSITY = ("warning", "info", "debug", "debug")
 
@@ -145,7 +142,6 @@ def _supervise(
 
 
 def _imported(settings: Settings) -> ASGIApplication:
-    sys.setswitchinterval(SWITCH_INTERVAL_S)  # before the application, which may know better
     sys.path.insert(0, os.path.abspath(settings["app-dir"]))
     app = _application(settings)
     if settings["otel"]:
