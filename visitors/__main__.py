@@ -35,7 +35,7 @@ REPORTS = ROOT / "reports" / "visitors"
 PAGE = DEMO / "README.md"
 BEGIN, END = "<!-- the published run: begin -->", "<!-- the published run: end -->"
 #: A visitor looks at its page anew so often: beside it, as in another tab.
-PAGE_EVERY_S = 20.0
+PAGE_EVERY_S = 40.0
 ARRIVING_PER_S = 5.0
 
 PREPARE = """

@@ -77,7 +77,8 @@ class Board(Application):
     """A post and its comments, each of which rings the bells of those who commented before."""
 
     title = "Board"
-    EVERY_S = 10.0
+    #: To read what others think, and to write fifty characters, at forty words a minute.
+    EVERY_S = 20.0
     POSTS = 3
 
     def __init__(self, bell: Bell) -> None:
@@ -115,7 +116,8 @@ class Chat(Application):
     """A room: who writes is seen to type, what was read is marked."""
 
     title = "Chat"
-    EVERY_S = 8.0
+    #: A line has fifty characters: whoever writes forty words a minute takes as long.
+    EVERY_S = 15.0
     WRITING_S = 1.5
     READ_AFTER_S = 0.3
     ROOMS = ("mill-pond", "workshop", "reading-room")

@@ -23,7 +23,7 @@ from arena import world as pond
 from arena.groups import KEEPER, PLAYERS
 from arena.metronome import Metronome
 from arena.models import LEASE_S, Pond
-from arena.wire import frame
+from arena.wire import Frames
 from headrace.db import database_sync_to_async
 from headrace.exceptions import ChannelFull
 from headrace.layers import get_channel_layer
@@ -217,8 +217,9 @@ class Reign:
         """Send each player what is near it: past the consumers, straight to the sockets."""
         world = self.world
         ducks, grains = pond.Grid(world.ducks.values()), pond.Grid(world.grains.values())
+        frames = Frames(self.number, world.tick)
         for duck in world.playing():
-            seen = frame(self.number, world.tick, duck, *pond.near(duck, ducks, grains))
+            seen = frames.of(duck, *pond.near(duck, ducks, grains))
             # A frame for which there is no room is no loss: the next has all of it.
             with contextlib.suppress(ChannelFull):
                 await self.layer.send(duck.channel, {"type": "websocket.send", "bytes": seen})

@@ -36,7 +36,7 @@ import struct
 
 from arena.world import Duck, Grain
 
-__all__ = ["BadFrame", "frame", "read_input"]
+__all__ = ["BadFrame", "Frames", "read_input"]
 
 INPUT, FRAME = 1, 2
 _INPUT = struct.Struct("<BIbb")
@@ -59,35 +59,51 @@ def read_input(data: bytes) -> tuple[int, float, float]:
     return number, dx / 127, dy / 127
 
 
-def frame(reign: int, tick: int, duck: Duck, others: list[Duck], grains: list[Grain]) -> bytes:
-    """Return what one player sees."""
-    parts = [
-        _FRAME.pack(
-            FRAME,
-            reign,
-            tick,
-            duck.taken,
-            duck.x,
-            duck.y,
-            duck.vx,
-            duck.vy,
-            duck.angle,
-            duck.score,
-            len(others),
+class Frames:
+    """What the players see in one tick. What several of them see is packed once."""
+
+    def __init__(self, reign: int, tick: int) -> None:
+        self._reign = reign
+        self._tick = tick
+        self._ducks: dict[int, bytes] = {}
+        self._grains: dict[int, bytes] = {}
+
+    def of(self, duck: Duck, others: list[Duck], grains: list[Grain]) -> bytes:
+        """Return what one player sees."""
+        parts = [
+            _FRAME.pack(
+                FRAME,
+                self._reign,
+                self._tick,
+                duck.taken,
+                duck.x,
+                duck.y,
+                duck.vx,
+                duck.vy,
+                duck.angle,
+                duck.score,
+                len(others),
+            )
+        ]
+        known = self._ducks
+        parts += [known.get(each.id) or self._pack_duck(each) for each in others]
+        parts.append(_COUNT.pack(len(grains)))
+        known = self._grains
+        parts += [known.get(each.id) or self._pack_grain(each) for each in grains]
+        return b"".join(parts)
+
+    def _pack_duck(self, duck: Duck) -> bytes:
+        packed = self._ducks[duck.id] = _DUCK.pack(
+            duck.id,
+            int(duck.x * FINE),
+            int(duck.y * FINE),
+            round(duck.angle / math.tau * 256) % 256,
+            bool(duck.away),
         )
-    ]
-    parts += (
-        _DUCK.pack(
-            each.id,
-            int(each.x * FINE),
-            int(each.y * FINE),
-            round(each.angle / math.tau * 256) % 256,
-            bool(each.away),
+        return packed
+
+    def _pack_grain(self, grain: Grain) -> bytes:
+        packed = self._grains[grain.id] = _GRAIN.pack(
+            grain.id, int(grain.x * FINE), int(grain.y * FINE), grain.worth
         )
-        for each in others
-    )
-    parts.append(_COUNT.pack(len(grains)))
-    parts += (
-        _GRAIN.pack(each.id, int(each.x * FINE), int(each.y * FINE), each.worth) for each in grains
-    )
-    return b"".join(parts)
+        return packed

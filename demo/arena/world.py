@@ -137,15 +137,19 @@ class Grid:
             cell = int(thing.x // CELL), int(thing.y // CELL)
             self._cells.setdefault(cell, []).append(thing)
 
-    def near(self, x: float, y: float, reach: float) -> Iterable:
-        """Give what is at most ``reach`` to the side, above or below."""
+    def near(self, x: float, y: float, reach: float) -> list:
+        """Return what is at most ``reach`` to the side, above or below."""
         columns = range(int((x - reach) // CELL), int((x + reach) // CELL) + 1)
         rows = range(int((y - reach) // CELL), int((y + reach) // CELL) + 1)
+        found = []
         for column in columns:
             for row in rows:
-                for thing in self._cells.get((column, row), ()):
-                    if abs(thing.x - x) <= reach and abs(thing.y - y) <= reach:
-                        yield thing
+                found += [
+                    thing
+                    for thing in self._cells.get((column, row), ())
+                    if abs(thing.x - x) <= reach and abs(thing.y - y) <= reach
+                ]
+        return found
 
 
 def rules() -> dict:
@@ -309,7 +313,7 @@ def _eat(world: World) -> bool:
     for duck in world.ducks.values():
         if duck.away:
             continue
-        for grain in list(grid.near(duck.x, duck.y, reach)):
+        for grain in grid.near(duck.x, duck.y, reach):
             close = math.hypot(grain.x - duck.x, grain.y - duck.y) <= reach
             if close and world.grains.pop(grain.id, None):
                 duck.score += grain.worth
@@ -340,4 +344,4 @@ def near(duck: Duck, ducks: Grid, grains: Grid) -> tuple[list[Duck], list[Grain]
     others = [each for each in ducks.near(duck.x, duck.y, SIGHT) if each.id != duck.id]
     if len(others) > NEAREST:
         others.sort(key=lambda each: math.hypot(each.x - duck.x, each.y - duck.y))
-    return others[:NEAREST], list(grains.near(duck.x, duck.y, SIGHT))
+    return others[:NEAREST], grains.near(duck.x, duck.y, SIGHT)

@@ -157,7 +157,7 @@ HEADRACE = {
     "CLOSE_ON_LOGOUT": True,
     # Django's pages. They compute, and wait for nothing: what more threads took of the interpreter,
     # the event loop would lack.
-    "SYNC_THREADS": 2,
+    "SYNC_THREADS": 3,
 }
 
 # In memory unless the environment says more; several workers of one server share the local layer.

@@ -33,7 +33,7 @@ from polling.groups import page_group
 from polling.handshake import explained, frame_from_client, frame_to_client
 from polling.meter import METER
 from polling.order import Order, run_of
-from polling.visitors import Visitors
+from polling.visitors import Known, Visitors
 
 __all__ = ["FeedAnswer", "FeedSocket", "FeedStream", "PageConsumer", "visitors"]
 
@@ -52,6 +52,8 @@ visitors = Visitors(
     per_second=settings.POLLING_PER_SECOND,
     open_at_once=settings.POLLING_OPEN,
 )
+
+known = Known()
 
 STATUSES = {"rate": 429, "too_many": 429, "unavailable": 503}
 
@@ -92,19 +94,26 @@ class FeedRequest(AsyncHttpConsumer):
             await self.send_response(status, as_json(refused), headers=headers)
 
     async def who(self):
-        return await database_sync_to_async(user_of)(self.scope, METER.get())
+        request = ASGIRequest(self.scope, io.BytesIO())
+        key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+        now = time.monotonic()
+        user = known.get(key, now)
+        if user is None:
+            user = await database_sync_to_async(user_of)(request, key, METER.get())
+            if user.is_authenticated:
+                known.put(key, user, now)
+        return user
 
     async def tell_all(self, order):
         """Answer with what there is for an order."""
         raise NotImplementedError
 
 
-def user_of(scope, meter):
-    """Return whose session it is. A poll does this every time, so that it belongs to its cost."""
+def user_of(request, key, meter):
+    """Return whose session it is. Polls do this again and again: it belongs to what they cost."""
     began = time.thread_time()
     try:
-        request = ASGIRequest(scope, io.BytesIO())
-        request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+        request.session = SessionStore(key)
         return get_user(request)
     finally:
         if meter is not None:
@@ -114,7 +123,7 @@ def user_of(scope, meter):
 class FeedAnswer(FeedRequest):
     """One answer: with what there is after a number, be it nothing; or with patience, later.
 
-    As a Django view a poll would go through all middleware of the site, in a thread, and cost five
+    As a Django view a poll would go through all middleware of the site, in a thread, and cost three
     times as much; and behind middleware that is synchronous, a long poll would keep its thread.
     """
 

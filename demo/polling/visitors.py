@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from live.limits import Allowance, Refused
 
-__all__ = ["Visitors"]
+__all__ = ["Known", "Visitors"]
 
 
 class Visitors:
@@ -48,3 +48,25 @@ class Visitors:
             self._open[user_id] -= 1
             if not self._open[user_id]:
                 del self._open[user_id]
+
+
+class Known:
+    """Whose sessions those are that came lately, so that not each poll asks the database.
+
+    Who logs out is told of the gauge for ``lasts_s`` yet, at most.
+    """
+
+    def __init__(self, *, lasts_s: float = 2.0, most: int = 1000) -> None:
+        self._lasts_s = lasts_s
+        self._most = most
+        self._users: OrderedDict[str, tuple[float, object]] = OrderedDict()
+
+    def get(self, session: str | None, now: float) -> object | None:
+        until, user = self._users.get(session, (now, None))
+        return user if now < until else None
+
+    def put(self, session: str, user: object, now: float) -> None:
+        self._users[session] = now + self._lasts_s, user
+        self._users.move_to_end(session)
+        if len(self._users) > self._most:
+            self._users.popitem(last=False)

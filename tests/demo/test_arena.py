@@ -201,7 +201,10 @@ def test_a_snapshot_is_gone_on_from():
 def test_a_frame_is_as_it_is_documented():
     made = pond((500, 400), (600.5, 300.25))
     made.ducks[2].away = 1
-    seen = wire.frame(4, 9, made.ducks[1], [made.ducks[2]], [world.Grain(70_000, 10.5, 20, 5)])
+    frames = wire.Frames(4, 9)
+    in_sight = [made.ducks[2]], [world.Grain(70_000, 10.5, 20, 5)]
+    seen = frames.of(made.ducks[1], *in_sight)
+    assert frames.of(made.ducks[1], *in_sight) == seen, "packed once, and seen by all"
     frame = read_frame(seen)
     assert (frame.reign, frame.tick, frame.taken, frame.x, frame.y) == (4, 9, 0, 500, 400)
     assert frame.ducks == {2: (600.5, 300.25, True)}

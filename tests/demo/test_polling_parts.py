@@ -276,3 +276,15 @@ def test_an_account_may_ask_for_so_much(visitors):
     with known.open(1):
         pass
     assert not known._open
+
+
+def test_whose_session_it_is_is_known_for_a_moment(visitors):
+    known = visitors.Known(lasts_s=2.0, most=2)
+    known.put("a", "maya", 100.0)
+    assert known.get("a", 101.9) == "maya"
+    assert known.get("a", 102.0) is None
+    assert known.get("b", 100.0) is None
+    assert known.get(None, 100.0) is None
+    for session, user in (("b", "jonas"), ("a", "maya"), ("c", "wen")):
+        known.put(session, user, 103.0)
+    assert [known.get(session, 103.0) for session in "abc"] == ["maya", None, "wen"]
