@@ -19,7 +19,8 @@ test: ## install what the tests need, and run them all
 	@tools/test-packages
 	@tools/setup test demo
 	$(BIN)/pytest -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
-	HEADRACE_PURE=1 $(BIN)/pytest -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/protocols
+	HEADRACE_PURE=1 $(BIN)/pytest -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/protocols \
+	    tests/test_compiled.py $(patsubst %,tests/server/test_%.py,ending hostile http inbox outbox traffic turn websocket wheel)
 
 test-demo: ## the browser tests of the demo with one process, several workers, and a Redis
 	@tools/test-packages

@@ -1,8 +1,11 @@
-"""Build the compiled leaf of the WebSocket engine; all the rest is in pyproject.toml.
+"""Build what is compiled; all the rest is in pyproject.toml.
 
-``headrace.protocols._frames`` is compiled a second time, as ``_frames_compiled``. Without a
-C compiler, without Python's headers or with HEADRACE_PURE=1 the build is a pure one, which
-does the same and takes longer; the log says so (``pip install -v`` shows it).
+Each of ``MODULES`` is plain Python that runs as it stands; it is compiled as well, with the types
+of the ``.pxd`` beside it, under its own name, so that Python finds the compiled one first. The
+frame codec is compiled beside itself, as ``_frames_compiled``: tests and fuzzers hold the two
+against each other. Without a C compiler, without Python's headers or with HEADRACE_PURE=1 the
+build is a pure one, which does the same and takes longer; the log says so (``pip install -v``
+shows it).
 """
 
 import os
@@ -17,8 +20,27 @@ from typing import Any
 
 from setuptools import setup
 
-NAME = "headrace.protocols._frames_compiled"
-SOURCE = "src/headrace/protocols/_frames.py"
+#: What runs for each request, each handshake and each message; the longest to compile first.
+MODULES = (
+    "protocols.websocket",
+    "protocols.http1",
+    "server.websocket",
+    "server.http",
+    "server.connection",
+    "protocols._http1_response",
+    "server.outbox",
+    "server.wheel",
+    "server.ending",
+    "server.inbox",
+    "server.turn",
+)
+COMPILED = [f"headrace.{name}" for name in (*MODULES, "protocols._frames_compiled")]
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def source_of(name: str) -> str:
+    """Return the source of a compiled module, as seen from ``src``."""
+    return name.removesuffix("_compiled").replace(".", "/") + ".py"
 
 
 def why_pure() -> str | None:
@@ -48,33 +70,60 @@ def why_pure() -> str | None:
 
 
 def compiled() -> dict[str, Any]:
-    """Return what ``setup`` must know to compile the leaf."""
-    from Cython.Distutils import Extension, build_ext
+    """Return what ``setup`` must know to compile ``COMPILED``."""
+    from Cython.Build import cythonize
+    from setuptools import Extension
+    from setuptools.command.build_ext import build_ext
 
-    extension = Extension(
-        NAME,
-        [SOURCE],
-        depends=[f"src/{NAME.replace('.', '/')}.pxd"],
-        extra_compile_args=["-O3"],
-        # The annotations speak of Python's types; the .pxd names those of C. Every index is
-        # checked in the source.
-        cython_directives={
-            "annotation_typing": False,
-            "boundscheck": False,
-            "language_level": 3,
-            "wraparound": False,
-        },
-        cython_c_in_temp=True,
-    )
-    # A compiler that passed the probe and fails now costs the speed, not the installation.
-    extension.optional = True
-    return {"ext_modules": [extension], "cmdclass": {"build_ext": build_ext}}
+    class AllOrNothing(build_ext):
+        """Drops what was compiled where some could not be: the modules know each other's types."""
+
+        def run(self) -> None:
+            self.parallel = self.parallel or CORES
+            super().run()
+            built = [Path(self.get_ext_fullpath(each.name)) for each in self.extensions]
+            if all(path.exists() for path in built):
+                return
+            print("headrace: a module can't be compiled, so none is", file=sys.stderr)
+            for path in built:
+                path.unlink(missing_ok=True)
+
+    directives = {
+        # The annotations speak of Python's types; the .pxd names those of C.
+        "annotation_typing": False,
+        "language_level": 3,
+    }
+    leaf = {"boundscheck": False, "wraparound": False}  # every index is checked in the source
+    here, extensions = Path.cwd(), []
+    for names, more in ((COMPILED[:-1], {}), (COMPILED[-1:], leaf)):
+        # From there, so that a traceback names files as they are to be found in sys.path.
+        os.chdir(here / "src")
+        generated = cythonize(
+            [Extension(name, [source_of(name)]) for name in names],
+            build_dir=str(here / "build" / "cython"),
+            compiler_directives={**directives, **more},
+            nthreads=CORES if len(names) > 1 else 0,
+            quiet=True,
+        )
+        os.chdir(here)
+        for extension in generated:
+            extension.sources = [os.path.relpath(source, here) for source in extension.sources]
+            extension.depends = [f"src/{source_of(extension.name)}"]
+            # Nothing here is a long loop over numbers but the codec: what -O2 gains is little, and
+            # to build takes twice as long.
+            extension.extra_compile_args = ["-O3" if more else "-O1", "-g0"]
+            # A compiler that passed the probe and fails now costs the speed, not the installation.
+            extension.optional = True
+        extensions += generated
+    return {"ext_modules": extensions, "cmdclass": {"build_ext": AllOrNothing}}
 
 
-reason = why_pure()
-if reason is None:
-    print(f"headrace: compiling {SOURCE}", file=sys.stderr)
-    setup(**compiled())
-else:
-    print(f"headrace: installing without compiled code: {reason}", file=sys.stderr)
-    setup()
+# Processes that compile may begin by running this file, as its import.
+if __name__ == "__main__":
+    reason = why_pure()
+    if reason is None:
+        print(f"headrace: compiling {len(COMPILED)} modules", file=sys.stderr)
+        setup(**compiled())
+    else:
+        print(f"headrace: installing without compiled code: {reason}", file=sys.stderr)
+        setup()

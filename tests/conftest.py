@@ -1,8 +1,28 @@
 """What the tests of several rooms share."""
 
+import os
+from pathlib import Path
+
 import pytest
 
+import headrace
 from headrace.layers import InMemoryChannelLayer, channel_layers
+
+
+def pytest_sessionstart():
+    """Refuse to test what was compiled of sources that are no longer these."""
+    if os.environ.get("HEADRACE_PURE"):
+        return
+    for built in Path(headrace.__file__).parent.rglob("*.so"):
+        stem = built.name.partition(".")[0]
+        types = built.with_name(f"{stem}.pxd")
+        for source in (types, types.with_name(stem.removesuffix("_compiled") + ".py")):
+            if source.stat().st_mtime > built.stat().st_mtime:
+                pytest.exit(
+                    f"{source.name} is newer than what was compiled of it: run tools/setup, or "
+                    "have HEADRACE_PURE=1 in the environment",
+                    returncode=4,
+                )
 
 
 @pytest.fixture

@@ -38,6 +38,20 @@ def peak_kilobytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def calls(monkeypatch, kind, name):
+    """Return a list of the calls of this method, whichever connection's it is."""
+    found, method = [], getattr(kind, name)
+
+    def noted(self, *arguments):
+        found.append(arguments)
+        return method(self, *arguments)
+
+    # The class itself may be a compiled one, which can't be changed.
+    observed = type(kind.__name__, (kind,), {"__slots__": (), name: noted})
+    monkeypatch.setattr(f"headrace.server.connection.{kind.__name__}", observed)
+    return found
+
+
 async def closed_with(client):
     code, _ = await client.read_close()
     return code
@@ -89,9 +103,7 @@ async def test_what_inflates_a_thousandfold_is_read_once_a_turn(monkeypatch):
             if message.get("text"):
                 await send({"type": "websocket.send", "text": "all"})
 
-    turns = []
-    go_on = WebSocketStream._go_on
-    monkeypatch.setattr(WebSocketStream, "_go_on", lambda self: turns.append(1) or go_on(self))
+    turns = calls(monkeypatch, WebSocketStream, "_go_on")
     deflate = zlib.compressobj(9, wbits=-15)
     large = deflate.compress(bytes(MEGABYTE)) + deflate.flush(zlib.Z_FULL_FLUSH)
     async with serving(sink) as server, connected(server) as client:
@@ -103,13 +115,7 @@ async def test_what_inflates_a_thousandfold_is_read_once_a_turn(monkeypatch):
 
 
 async def test_who_was_much_work_is_read_in_line_until_it_is_little(monkeypatch):
-    aside = []
-    put_aside = WebSocketStream._put_aside
-    monkeypatch.setattr(
-        WebSocketStream,
-        "_put_aside",
-        lambda self, data: aside.append(len(data)) or put_aside(self, data),
-    )
+    aside = calls(monkeypatch, WebSocketStream, "_put_aside")
     deflate = zlib.compressobj(9, wbits=-15)
     large = deflate.compress(bytes(MEGABYTE // 2)) + deflate.flush(zlib.Z_FULL_FLUSH)
     bomb, small = frame(0x40 | BINARY, large[:-4]), frame(TEXT, b"x")
@@ -137,9 +143,7 @@ async def test_who_was_much_work_is_read_in_line_until_it_is_little(monkeypatch)
 
 
 async def test_tiny_chunks_are_read_once_a_turn(monkeypatch):
-    turns = []
-    go_on = Exchange._go_on
-    monkeypatch.setattr(Exchange, "_go_on", lambda self: turns.append(1) or go_on(self))
+    turns = calls(monkeypatch, Exchange, "_go_on")
     body = b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n"
     async with serving(echo) as server, connected(server) as client:
         head = b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -14,7 +14,7 @@ from headrace.server.options import OPTIONS
 from headrace.server.outbox import SlowClientPolicy
 from headrace.server.settings import resolve
 
-from .test_cli import logging_as_it_was  # noqa: F401 - for every test here, too
+from .test_cli import process_as_it_was  # noqa: F401 - for every test here, too
 
 ALL = [option for group in OPTIONS.values() for option in group]
 

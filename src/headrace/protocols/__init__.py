@@ -6,6 +6,6 @@ No engine knows a loop, a socket or a clock. Each has the same face:
 call. What the peer sends never surfaces as anything but an event or, before a connection
 stands, a ``HandshakeError``.
 
-The leaf functions of the WebSocket engine are compiled where that was possible at install;
+The engines of HTTP/1.1 and of WebSockets are compiled where that was possible at install;
 ``HEADRACE_PURE=1`` in the environment has them run as the plain Python that they are.
 """

@@ -261,7 +261,9 @@ class Arrival:
             }
         try:
             await runtime.loop.connect_accepted_socket(
-                lambda: ArrivedConnection(runtime, self, identity), self._sock, **options
+                lambda: cast("asyncio.BaseProtocol", ArrivedConnection(runtime, self, identity)),
+                self._sock,
+                **options,
             )
         except ssl.SSLError as error:
             self._refuse(_TLS, _of_handshake(error))

@@ -69,7 +69,6 @@ class Connection(Ending):
         "_exchange",
         "_goes_on",
         "_gone_by",
-        "_heard_all",
         "_is_new",
         "_outbox",
         "_place",
@@ -78,7 +77,6 @@ class Connection(Ending):
         "_server",
         "number",
         "received_bytes",
-        "tick",
     )
 
     #: By which scheme its requests come, where no proxy says it better.
@@ -96,7 +94,6 @@ class Connection(Ending):
         self._is_new = True
         #: When a client that has ended its side is taken to be gone.
         self._gone_by: float | None = None
-        self.tick: int | None = None
         self.received_bytes = 0
         #: What the client's address has taken, and behind a proxy that of the request's client.
         self._place: Hashable = None

@@ -10,6 +10,7 @@ Rules of this file:
 
 import asyncio
 import bisect
+import gc
 import heapq
 import logging
 import time
@@ -223,7 +224,11 @@ def _frames(task: "asyncio.Task[None] | None") -> Iterator[dict[str, Any]]:
     coroutine: Any = None if task is None else task.get_coro()
     while (frame := getattr(coroutine, "cr_frame", None)) is not None:
         yield frame.f_locals
-        coroutine = coroutine.cr_await
+        awaited = coroutine.cr_await
+        if not hasattr(awaited, "cr_frame"):
+            # What is compiled awaits a coroutine through a wrapper, which refers to nothing else.
+            awaited = next(iter(gc.get_referents(awaited)), None)
+        coroutine = awaited
 
 
 def _name_of(user: Any) -> str | None:

@@ -8,7 +8,6 @@ Rules of this file:
 """
 
 import asyncio
-from abc import abstractmethod
 
 from .identity import Peer
 from .outbox import unwritten_bytes
@@ -20,26 +19,31 @@ __all__ = ["Ending"]
 LINGER_S = 2.0
 
 
-class Ending(asyncio.Protocol):
-    """What every connection does about writing that stops, and about its own end."""
+class Ending:
+    """What every connection does about writing that stops, and about its own end.
+
+    It is no ``asyncio.Protocol``, though it is one's base: what is compiled inherits from nothing
+    that is not.
+    """
 
     __slots__ = (
+        "_heard_all",
         "_lingering",
         "_reading_paused",
         "_runtime",
         "_transport",
         "_unwritten_bytes",
         "_write_by",
+        "tick",
     )
-
-    _transport: asyncio.Transport
-    #: The wheel's note.
-    tick: int | None
-    #: Nothing of the client can be on its way to us.
-    _heard_all: bool
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._transport: asyncio.Transport
+        #: The wheel's note.
+        self.tick: int | None = None
+        #: Nothing of the client can be on its way to us.
+        self._heard_all: bool
         self._reading_paused = False
         #: The last byte has been said; what is left is to see that it arrives.
         self._lingering = False
@@ -48,18 +52,18 @@ class Ending(asyncio.Protocol):
         self._unwritten_bytes = 0
 
     @property
-    @abstractmethod
     def peer(self) -> Peer:
         """The client, as the log names it."""
+        raise NotImplementedError
 
     @property
-    @abstractmethod
     def _handed_over(self) -> bool:
         """Whether everything is with the transport."""
+        raise NotImplementedError
 
-    @abstractmethod
     def _expire(self, now: float) -> float | None:
         """Act on a deadline of what is spoken here; return the next one."""
+        raise NotImplementedError
 
     def _begin_waiting(self) -> None:
         """Learn that the client has to take something before we go on."""

@@ -14,7 +14,7 @@ Rules of this file:
 import asyncio
 import logging
 from collections.abc import Callable, Hashable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from ..exceptions import HandshakeError
 from ..protocols.extensions import Extension
@@ -84,9 +84,6 @@ class Http2Connection(Ending):
 
     protocol: ClassVar = "http/2"
 
-    #: HTTP/2 has no half-open connection: who has ended its side is gone.
-    _heard_all = False
-
     __slots__ = (
         "_carried",
         "_client",
@@ -104,7 +101,6 @@ class Http2Connection(Ending):
         "number",
         "received_bytes",
         "sent_bytes",
-        "tick",
     )
 
     def __init__(
@@ -130,7 +126,8 @@ class Http2Connection(Ending):
         self.number = number
         self.received_bytes = 0
         self.sent_bytes = 0
-        self.tick: int | None = None
+        # HTTP/2 has no half-open connection: who has ended its side is gone.
+        self._heard_all = False
         #: What each stream carries.
         self._carried: dict[int, _Request | _Tunnel] = {}
         #: The application's, those of streams that have ended included.
@@ -179,7 +176,7 @@ class Http2Connection(Ending):
         runtime = self._runtime
         self.received_bytes = len(data)  # counted by who has received them
         runtime.enter(self)
-        self._transport.set_protocol(self)
+        self._transport.set_protocol(cast("asyncio.BaseProtocol", self))
         if runtime.draining:
             self._engine.drain(runtime.loop.time())
         self._receive(data)

@@ -20,7 +20,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from ..exceptions import CloseCode
 from ..instruments import Snapshot
@@ -237,18 +237,22 @@ class Server:
             protocols = ("h2", "http/1.1") if self.config.speaks_http2 else ("http/1.1",)
             credentials = None if endpoint.tls is None else Credentials(endpoint.tls, protocols)
             return Arrivals(runtime, sock, endpoint, credentials)
+
+        def connection() -> asyncio.BaseProtocol:
+            return cast("asyncio.BaseProtocol", Connection(runtime))
+
         options: dict[str, Any] = {"sock": sock, "backlog": backlog}
         if isinstance(loop, asyncio.SelectorEventLoop) and endpoint.fd is None:
             # To asyncio, the backlog is also how often it tries to accept in one turn, each with
             # an error in the log where descriptors have run out. An inherited socket has a queue.
             options["backlog"] = min(backlog, ACCEPTS)
         if not is_unix(sock):
-            listener = await loop.create_server(lambda: Connection(runtime), **options)
+            listener = await loop.create_server(connection, **options)
         else:
             # The file of an inherited socket isn't ours to remove; from 3.13 on, asyncio would.
             if sys.version_info >= (3, 13):
                 options["cleanup_socket"] = False
-            listener = await loop.create_unix_server(lambda: Connection(runtime), **options)
+            listener = await loop.create_unix_server(connection, **options)
         sock.listen(backlog)
         return listener
 

@@ -1,0 +1,11 @@
+# The types with which Cython compiles ending.py.
+
+cdef class Ending:
+    cdef public object _heard_all
+    cdef public bint _lingering
+    cdef public bint _reading_paused
+    cdef public object _runtime
+    cdef public object _transport
+    cdef public object _unwritten_bytes
+    cdef public object _write_by
+    cdef public object tick

@@ -1,0 +1,17 @@
+# The types with which Cython compiles turn.py.
+
+cdef class Turn:
+    cdef public object _clock
+    cdef public object _later
+    cdef public double _owed_s
+    cdef public list _resumables
+    cdef public bint _scheduled
+    cdef public object _until
+    cdef public list _writables
+    cdef public object counters
+    cdef public object loop
+
+    cpdef resume(self, object resumable)
+    cpdef write(self, object writable)
+    cpdef later(self, object work)
+    cpdef bint has_time(self)
