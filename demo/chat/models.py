@@ -9,6 +9,7 @@ has every change up to 41 and is told the 43rd knows what to ask for.
 What may be done, and who is told of it, is in ``actions.py``.
 """
 
+from collections import defaultdict
 from datetime import UTC, timedelta
 
 from django.conf import settings
@@ -274,13 +275,17 @@ class ReadMarkQuerySet(models.QuerySet):
             these = Q(room__in=rooms, user__in={key[1] for key in wanted})
             self._begin(wanted.keys() - set(self.filter(these).values_list("room", "user")))
             moved = []
+            to_number = defaultdict(list)
             # In one order everywhere, so that two transactions don't wait for each other.
             for mark in self.select_for_update().filter(these).order_by("pk"):
                 number = wanted.get((mark.room_id, mark.user_id), 0)
                 if number > mark.number:
                     mark.number = number
                     moved.append(mark)
-            self.bulk_update(moved, ["number"])
+                    to_number[number].append(mark.pk)
+            # Who reads the same room has read up to the same message, mostly.
+            for number, which in to_number.items():
+                self.filter(pk__in=which).update(number=number)
             for mark in moved:
                 # The same user's other tabs and devices clear their marks too.
                 event = {"type": "read", "room": rooms[mark.room_id].slug, "number": mark.number}

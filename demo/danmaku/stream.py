@@ -37,6 +37,8 @@ class Stream:
         self._posted: list[tuple[Comment, asyncio.Future[None]]] = []
         self._passing: list[dict] = []
         self._task: asyncio.Task[None] | None = None
+        #: When the next batch may go out, on the loop's clock: whoever writes alone waits for none.
+        self._next_at = 0.0
 
     async def post(self, comment: Comment) -> None:
         """Keep a comment and tell everyone, or raise :class:`Refused`."""
@@ -58,8 +60,10 @@ class Stream:
             self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._posted or self._passing:
-            await asyncio.sleep(settings.DANMAKU_BATCH_S)
+            await asyncio.sleep(max(0.0, self._next_at - loop.time()))
+            self._next_at = loop.time() + settings.DANMAKU_BATCH_S
             posted, self._posted = self._posted, []
             passing, self._passing = self._passing, []
             kept = await self._keep(posted) if posted else []
