@@ -12,7 +12,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 demo: ## serve the demo site on http://127.0.0.1:8000
-	@tools/setup demo
+	@HEADRACE_PURE=1 tools/setup demo # nothing that has to be compiled first
 	@$(BIN)/python tools/demo.py $(PORT)
 
 test: ## install what the tests need, and run them all

@@ -50,9 +50,12 @@ def why_pure() -> str | None:
     if platform.python_implementation() != "CPython":
         return "this is not CPython"
     try:
-        import Cython  # noqa: F401 - a build dependency, absent only without build isolation
+        # A build dependency: absent, or another, only without build isolation.
+        from Cython import __version__ as version
     except ImportError:
         return "Cython is not installed"
+    if tuple(map(int, version.split(".")[:2])) < (3, 3):
+        return f"Cython {version} is too old: it knows no match statement (3.3 does)"
     # Asked before the build, not found out by it: a wheel is tagged as pure or not at the start.
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     include = f"-I{sysconfig.get_path('include')}"
