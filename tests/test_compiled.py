@@ -79,3 +79,13 @@ def test_a_traceback_names_file_and_line():
     source = source_of("headrace.protocols.websocket")
     assert source.match(last.filename)
     assert "raise LocalProtocolError" in source.read_text().splitlines()[last.lineno - 1]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_the_types_name_calls_no_base_without_its_name(name):
+    """There ``super()`` fails at run time."""
+    types = source_of(name).with_suffix(".pxd").read_text()
+    named = set(re.findall(r"cpdef (?:\w+ )?(\w+)\(", types))
+    for node in ast.walk(ast.parse(source_of(name).read_text())):
+        if isinstance(node, ast.FunctionDef) and node.name in named:
+            assert "super()" not in ast.unparse(node)
