@@ -335,29 +335,6 @@ async def test_a_flood_behind_the_end_is_read_a_piece_each_turn():
         assert all(pieces)
 
 
-async def test_the_streams_of_a_client_that_is_gone_hear_of_it_some_at_a_time(monkeypatch):
-    told = []
-
-    def lose(connection, before=module.Http2Connection._lose):
-        streams = len(connection._carried)
-        before(connection)
-        told.append(streams - len(connection._carried))
-
-    monkeypatch.setattr(module.Http2Connection, "_lose", lose)
-    async with serving(waits) as server:
-        async with h2(server) as client:
-            for stream in range(1, 2 * (2 * module.LOST + 3), 2):
-                client.get(stream)
-            await client.flush()
-            await until(lambda: len(running) == 2 * module.LOST + 3)
-            client.client.reset()
-            await until(lambda: len(told) == 3)
-        assert told == [module.LOST, module.LOST, 3]
-        for task in list(runtime_of(server).tasks):
-            task.cancel()
-        await until(lambda: not running)
-
-
 async def test_a_connection_that_is_calmed_is_freed():
     seen = []
     original = module.Http2Connection.__init__

@@ -1,6 +1,6 @@
 import pytest
 
-from headrace.server.turn import AT_ONCE_S, LATER_S, OWED_S, SLICE, SLICE_S, Turn
+from headrace.server.turn import AT_ONCE_S, LATER_S, OWED, SLICE, SLICE_S, Turn
 
 
 class Loop:
@@ -180,13 +180,12 @@ def test_a_piece_that_takes_too_long_is_alone_in_its_turn(loop, turn, clock):
         loop.run_once()
         seen.append(len(done))
     # And some turns that follow have no other, however long it took.
-    paid = int(OWED_S / LATER_S)
-    assert seen == [1] * (1 + paid) + [2] * (1 + paid) + [3]
+    assert seen == [1] * (1 + OWED) + [2] * (1 + OWED) + [3]
 
 
 def test_a_piece_of_three_turns_is_paid_for_by_the_two_that_follow(loop, turn, clock):
     done = []
-    turn.later(lambda: (done.append("long"), clock.take(3 * LATER_S)))
+    turn.later(lambda: (done.append("long"), clock.take(3.5 * LATER_S)))
     turn.later(lambda: done.append("short"))
     seen = []
     while loop.callbacks:

@@ -14,7 +14,6 @@ Rules of this file:
 import asyncio
 import logging
 from collections.abc import Callable, Hashable
-from itertools import islice
 from typing import Any, ClassVar, cast
 
 from ..exceptions import HandshakeError
@@ -54,8 +53,6 @@ LOW_WATER_BYTES = HIGH_WATER_BYTES // 4
 TURN_BYTES = 256 * 1024
 #: Frames that are read as soon as they come, counted as the engine does: a request and some more.
 FRAMES_AT_ONCE = 32
-#: Streams that learn in one go that their client is gone, each of which wakes an application.
-LOST = 8
 #: How long the client of a closed WebSocket has to end its side of the stream.
 HALF_CLOSED_S = 1.0
 #: What a WebSocket's client may send before it is accepted.
@@ -215,16 +212,11 @@ class Http2Connection(Ending):
         runtime.leave(self)
         runtime.gate.leave(self._place)
         runtime.wheel.cancel(self)
-        self._engine.receive_eof(runtime.loop.time())  # what it gives is said below
-        self._lose()
-
-    def _lose(self) -> None:
-        """Tell some of the streams that the client is gone; the others when it is their turn."""
-        carried = self._carried
-        for stream_id in list(islice(carried, LOST)):
-            carried.pop(stream_id).lost(499)
-        if carried:
-            self._runtime.turn.later(self._lose)
+        self._handle(self._engine.receive_eof(runtime.loop.time()))
+        for carried in list(self._carried.values()):
+            carried.lost(499)
+        self._carried.clear()
+        self._release()
 
     def pause_writing(self) -> None:
         """Learn that the socket takes no more: a client that does not read is not read."""

@@ -3,7 +3,7 @@
 cdef class Turn:
     cdef public object _clock
     cdef public object _later
-    cdef public double _owed_s
+    cdef public int _owed
     cdef public list _resumables
     cdef public bint _scheduled
     cdef public object _until

@@ -30,8 +30,8 @@ __all__ = ["Resumable", "Turn", "Writable"]
 SLICE, SLICE_S = 256, 0.002
 #: How long what can wait may take in one turn; another piece is begun only before that.
 LATER_S = 0.001
-#: What a piece that takes longer is paid for with, at most: so many turns without another.
-OWED_S = 8 * LATER_S
+#: A piece that takes longer is paid for by so many turns without another, at most.
+OWED = 8
 #: How long what has just come may be begun in one turn.
 AT_ONCE_S = 0.001
 
@@ -58,7 +58,7 @@ class Turn:
     __slots__ = (
         "_clock",
         "_later",
-        "_owed_s",
+        "_owed",
         "_resumables",
         "_scheduled",
         "_until",
@@ -77,8 +77,8 @@ class Turn:
         self._resumables: list[Resumable] = []
         self._writables: list[Writable] = []
         self._later: deque[Callable[[], object]] = deque()
-        #: By how much what could wait has taken longer than it may, and nobody has had that yet.
-        self._owed_s = 0.0
+        #: How many turns have nothing of what can wait, because one piece has taken theirs.
+        self._owed = 0
         #: Until when this turn begins what has just come; None: nothing has.
         self._until: float | None = None
         #: Where whoever writes counts it.
@@ -153,10 +153,10 @@ class Turn:
                 self._scheduled = False
 
     def _do_later(self) -> None:
-        if self._owed_s >= LATER_S:
+        if self._owed:
             # The loop gets to its sockets as often as if the piece had been many. Where nobody
             # else has anything to do, such a turn is over at once.
-            self._owed_s -= LATER_S
+            self._owed -= 1
             return
         # What is noted meanwhile joins the line: who is alone there goes on at once.
         later, clock = self._later, self._clock
@@ -164,5 +164,5 @@ class Turn:
         while later:
             later.popleft()()
             if (over_s := clock() - until) >= 0:
-                self._owed_s = min(over_s, OWED_S)
+                self._owed = min(int(over_s / LATER_S), OWED)
                 break
