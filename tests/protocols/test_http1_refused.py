@@ -4,11 +4,14 @@ Every vector is fed whole, byte by byte and behind a request that is in order; s
 answer must be the same. Nothing of a request with a broken head may reach the application.
 """
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import h11
 import pytest
 
+from headrace import protocols
 from headrace.protocols.http1 import (
     BodyReceived,
     Http1Engine,
@@ -676,3 +679,11 @@ def test_refused_on_a_connection_in_use(vector: Vector, size: int) -> None:
     assert first.startswith(b"HTTP/1.1 200 ")
     response, _ = read_response(second)
     assert response.status_code == vector.status
+
+
+@pytest.mark.parametrize(
+    "source", sorted(Path(protocols.__file__).parent.glob("*.py")), ids=lambda source: source.name
+)
+def test_no_group_is_repeated_possessively(source: Path) -> None:
+    """Python before 3.11.5 takes half of what does not match (gh-106052)."""
+    assert not re.search(r"\)[*+?]\+", source.read_text())

@@ -17,6 +17,7 @@ from .clients import (
     connected,
     connection_of,
     echo,
+    handshake,
     hello,
     read_body,
     respond,
@@ -163,21 +164,27 @@ async def test_a_pipeline_is_bounded():
 
 
 async def test_whoever_is_new_waits_in_line_where_many_begin_at_once(monkeypatch):
+    crowded = False
     lined = []
 
-    def later(turn, work, before=Turn.later):
-        lined.append(work)
-        before(turn, work)
+    class Crowded(Turn):
+        def later(self, work):
+            lined.append(work)
+            super().later(work)
 
+        def has_time(self):
+            return not crowded
+
+    monkeypatch.setattr("headrace.server.server.Turn", Crowded)
     async with (
         serving(hello) as server,
         connected(server) as known,
         connected(server) as new,
-        connected(server) as handshake,
+        connected(server) as upgrading,
     ):
         assert (await known.get()).status == 200
-        monkeypatch.setattr(Turn, "later", later)
-        monkeypatch.setattr(Turn, "has_time", lambda turn: False)
+        crowded = True
+        lined.clear()
         # Who has been served before is none of the crowd.
         assert (await known.get()).status == 200
         assert not lined
@@ -186,13 +193,40 @@ async def test_whoever_is_new_waits_in_line_where_many_begin_at_once(monkeypatch
         assert (await new.get()).status == 200
         assert len(lined) == 1
         upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
-        await handshake.send(b"GET / HTTP/1.1\r\nHost: here\r\n" + upgrade)
-        assert (await handshake.read_response()).status == 400
+        await upgrading.send(b"GET / HTTP/1.1\r\nHost: here\r\n" + upgrade)
+        assert (await upgrading.read_response()).status == 400
         assert len(lined) == 2
 
 
+async def test_a_websocket_that_begins_where_many_do_is_read(monkeypatch):
+    class Crowded(Turn):
+        def has_time(self):
+            return False
+
+    monkeypatch.setattr("headrace.server.server.Turn", Crowded)
+    async with serving(echo) as server, connected(server) as client:
+        await client.open_websocket()
+        await client.send_text("hello")
+        assert await client.read_text() == "hello"
+        await client.close()
+
+
+async def test_a_websocket_behind_a_request_of_the_same_pipeline_is_read():
+    async with serving(echo) as server, connected(server) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n" + handshake("/"))
+        assert (await client.read_response()).status == 200
+        assert (await client.read_response()).status == 101
+        await client.send_text("hello")
+        assert await client.read_text() == "hello"
+        await client.close()
+
+
 async def test_who_ends_its_side_while_it_waits_in_line_is_answered(monkeypatch):
-    monkeypatch.setattr(Turn, "has_time", lambda turn: False)
+    class Crowded(Turn):
+        def has_time(self):
+            return False
+
+    monkeypatch.setattr("headrace.server.server.Turn", Crowded)
     async with serving(hello) as server, connected(server) as client:
         await client.send(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
         client.end()

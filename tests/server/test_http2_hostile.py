@@ -295,6 +295,20 @@ async def test_where_many_begin_at_once_all_is_read_in_line(monkeypatch):
             assert len(seen) > before
 
 
+async def test_a_connection_that_begins_where_many_do_is_read_when_they_are_through(monkeypatch):
+    class FullAtFirst(Turn):
+        asked = 0
+
+        def has_time(self):
+            self.asked += 1
+            return self.asked > 1
+
+    monkeypatch.setattr("headrace.server.server.Turn", FullAtFirst)
+    async with serving(hello) as server, h2(server) as client:
+        for stream in (1, 3):
+            assert (await client.get(stream).answer(stream)).status == 200
+
+
 async def test_a_block_that_costs_much_is_read_in_line():
     async with serving(hello) as server, h2(server) as client:
         [connection] = runtime_of(server).connections

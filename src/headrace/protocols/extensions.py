@@ -114,7 +114,7 @@ class ExtensionFactory(Protocol):
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SPACE = re.compile(r"[ \t]*")
 # RFC 6455 §9.1: a quoted value must be a token once it is unquoted.
-_QUOTED = re.compile(r'"((?:\\?[!#$%&\'*+\-.^_`|~0-9A-Za-z])++)"')
+_QUOTED = re.compile(r'"((?:\\?[!#$%&\'*+\-.^_`|~0-9A-Za-z])+)"')
 
 
 def parse_offers(value: str) -> list[Offer]:

@@ -369,6 +369,7 @@ class Connection(Ending):
         runtime = self._runtime
         runtime.wheel.cancel(self)
         runtime.hand_over(self)
+        self._resume_reading()  # who takes over knows of no pause
         connection = Http2Connection(
             runtime,
             self._transport,
@@ -433,6 +434,7 @@ class Connection(Ending):
         stream.place = self._request_place if self._place is None else self._place
         self._outbox.owner = stream
         runtime.wheel.cancel(self)
+        self._resume_reading()  # who takes over knows of no pause
         self._transport.set_protocol(cast("asyncio.BaseProtocol", stream))
         if (watcher := runtime.config.watcher) is not None:
             watcher.websocket_opening(stream, self.peer, request)
