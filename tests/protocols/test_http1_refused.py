@@ -686,4 +686,5 @@ def test_refused_on_a_connection_in_use(vector: Vector, size: int) -> None:
 )
 def test_no_group_is_repeated_possessively(source: Path) -> None:
     """Python before 3.11.5 takes half of what does not match (gh-106052)."""
-    assert not re.search(r"\)[*+?]\+", source.read_text())
+    without_classes = re.sub(r"\[(?:\\.|[^\]\\])+\]", "x", source.read_text())
+    assert not re.search(r"\)[*+?]\+", without_classes)
