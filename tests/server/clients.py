@@ -10,11 +10,20 @@ from dataclasses import dataclass
 from headrace.server.config import Config
 from headrace.server.limits import ClientLimits
 from headrace.server.server import Server
+from headrace.server.turn import Turn
 
 TIMEOUT_S = 20
 
 #: For clients that send as fast as they can, in tests of something else.
 FREE = ClientLimits(messages_per_s=0, bytes_per_s=0)
+
+
+class Crowded(Turn):
+    """What a server has for a turn where more has come than can be begun at once."""
+
+    def has_time(self):
+        return False
+
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 

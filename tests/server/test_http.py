@@ -14,6 +14,7 @@ from headrace.server.turn import Turn
 from headrace.server.websocket import EXTENSION
 
 from .clients import (
+    Crowded,
     connected,
     connection_of,
     echo,
@@ -167,7 +168,7 @@ async def test_whoever_is_new_waits_in_line_where_many_begin_at_once(monkeypatch
     crowded = False
     lined = []
 
-    class Crowded(Turn):
+    class CrowdedLater(Turn):
         def later(self, work):
             lined.append(work)
             super().later(work)
@@ -175,7 +176,7 @@ async def test_whoever_is_new_waits_in_line_where_many_begin_at_once(monkeypatch
         def has_time(self):
             return not crowded
 
-    monkeypatch.setattr("headrace.server.server.Turn", Crowded)
+    monkeypatch.setattr("headrace.server.server.Turn", CrowdedLater)
     async with (
         serving(hello) as server,
         connected(server) as known,
@@ -199,10 +200,6 @@ async def test_whoever_is_new_waits_in_line_where_many_begin_at_once(monkeypatch
 
 
 async def test_a_websocket_that_begins_where_many_do_is_read(monkeypatch):
-    class Crowded(Turn):
-        def has_time(self):
-            return False
-
     monkeypatch.setattr("headrace.server.server.Turn", Crowded)
     async with serving(echo) as server, connected(server) as client:
         await client.open_websocket()
@@ -222,10 +219,6 @@ async def test_a_websocket_behind_a_request_of_the_same_pipeline_is_read():
 
 
 async def test_who_ends_its_side_while_it_waits_in_line_is_answered(monkeypatch):
-    class Crowded(Turn):
-        def has_time(self):
-            return False
-
     monkeypatch.setattr("headrace.server.server.Turn", Crowded)
     async with serving(hello) as server, connected(server) as client:
         await client.send(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")

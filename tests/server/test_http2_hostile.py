@@ -18,7 +18,7 @@ from headrace.protocols._http2_limits import Http2Limits
 from headrace.server import http2 as module
 from headrace.server.turn import Turn
 
-from .clients import connected, echo, hello, respond, runtime_of, serving, until
+from .clients import Crowded, connected, echo, hello, respond, runtime_of, serving, until
 from .h2_client import (
     CANCEL,
     CONTINUATION,
@@ -276,11 +276,7 @@ async def test_a_flood_keeps_nobody_else_waiting():
 
 
 async def test_where_many_begin_at_once_all_is_read_in_line(monkeypatch):
-    class Full(Turn):
-        def has_time(self):
-            return False
-
-    monkeypatch.setattr("headrace.server.server.Turn", Full)
+    monkeypatch.setattr("headrace.server.server.Turn", Crowded)
     seen = []
 
     def go_on(connection, before=module.Http2Connection.go_on):

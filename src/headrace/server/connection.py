@@ -89,7 +89,6 @@ class Connection(Ending):
         self._exchange: Exchange | None = None
         #: What was left unread will be taken later.
         self._goes_on = False
-        self._heard_all = False
         #: It has said nothing yet.
         self._is_new = True
         #: When a client that has ended its side is taken to be gone.

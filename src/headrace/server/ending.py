@@ -43,7 +43,7 @@ class Ending:
         #: The wheel's note.
         self.tick: int | None = None
         #: Nothing of the client can be on its way to us.
-        self._heard_all: bool
+        self._heard_all = False
         self._reading_paused = False
         #: The last byte has been said; what is left is to see that it arrives.
         self._lingering = False

@@ -126,8 +126,6 @@ class Http2Connection(Ending):
         self.number = number
         self.received_bytes = 0
         self.sent_bytes = 0
-        # HTTP/2 has no half-open connection: who has ended its side is gone.
-        self._heard_all = False
         #: What each stream carries.
         self._carried: dict[int, _Request | _Tunnel] = {}
         #: The application's, those of streams that have ended included.
