@@ -360,15 +360,19 @@ class Connection(Ending):
             return self._client, self.scheme
         return headers.origin(request.headers, self._client, self.scheme)
 
+    def _step_aside(self) -> None:
+        """Leave the transport to who takes it over, and knows of no deadline and no pause here."""
+        self._runtime.wheel.cancel(self)
+        self._resume_reading()
+
     def _speak_http2(self, data: bytes) -> None:
         """Let HTTP/2 take the transport over, with what has come of it."""
         # Where the package h2 isn't installed nobody gets here.
         from .http2 import Http2Connection
 
         runtime = self._runtime
-        runtime.wheel.cancel(self)
+        self._step_aside()
         runtime.hand_over(self)
-        self._resume_reading()  # who takes over knows of no pause
         connection = Http2Connection(
             runtime,
             self._transport,
@@ -432,8 +436,7 @@ class Connection(Ending):
         stream.received_bytes = engine.read_bytes
         stream.place = self._request_place if self._place is None else self._place
         self._outbox.owner = stream
-        runtime.wheel.cancel(self)
-        self._resume_reading()  # who takes over knows of no pause
+        self._step_aside()
         self._transport.set_protocol(cast("asyncio.BaseProtocol", stream))
         if (watcher := runtime.config.watcher) is not None:
             watcher.websocket_opening(stream, self.peer, request)
