@@ -46,7 +46,7 @@ async def serving(application, **settings):
         yield server
     assert not runtime.connections
     assert not runtime.tasks
-    assert not complaints
+    assert not complaints, complaints
 
 
 def runtime_of(server):

@@ -1,6 +1,7 @@
 """WebSockets over real sockets: the handshake, the messages, the end, and the lane."""
 
 import asyncio
+import itertools
 import logging
 import zlib
 
@@ -16,6 +17,7 @@ from headrace.protocols.websocket import Limits
 from headrace.server import websocket as websocket_module
 from headrace.server.asgi import ClientDisconnected
 from headrace.server.outbox import SlowClientPolicy
+from headrace.server.turn import Turn
 from headrace.server.websocket import EARLY_EVENTS, EXTENSION, Phase
 
 from .clients import (
@@ -345,6 +347,24 @@ async def test_a_handshake_after_a_request_on_the_same_connection():
         assert (await client.read_head()).status == 101
         await client.send_text("hello")
         assert await client.read_text() == "hello"
+
+
+async def test_a_handshake_behind_a_request_is_left_alone_by_what_waits_in_line(monkeypatch):
+    """The request has noted that there is more to read; by its turn the WebSocket is open."""
+
+    class OneAtATime(Turn):
+        def __init__(self, loop):
+            super().__init__(loop, clock=itertools.count().__next__)
+
+    monkeypatch.setattr("headrace.server.server.Turn", OneAtATime)
+    async with serving(echo) as server, connected(server) as client:
+        early = frame(TEXT, b"hello")
+        await client.send(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n" + handshake() + early)
+        assert (await client.read_response()).status == 200
+        assert (await client.read_head()).status == 101
+        assert await client.read_text() == "hello"
+        await client.send_text("and more")
+        assert await client.read_text() == "and more"
 
 
 async def test_an_application_that_never_answers_is_given_up_and_cancelled(errors):

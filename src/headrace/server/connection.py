@@ -364,6 +364,8 @@ class Connection(Ending):
         """Leave the transport to who takes it over, and knows of no deadline and no pause here."""
         self._runtime.wheel.cancel(self)
         self._resume_reading()
+        # Nothing is left to do here: what was noted for a later turn finds that out.
+        self._lingering = True
 
     def _speak_http2(self, data: bytes) -> None:
         """Let HTTP/2 take the transport over, with what has come of it."""
