@@ -44,6 +44,8 @@ SACK_WORTH = 5
 # A player sees so far to each side, and at most so many others.
 SIGHT = 480
 NEAREST = 48
+# Ducks begin so near to the middle of the pond, each in sight of whoever has just begun.
+START = 220
 CELL = 160
 
 AWAY_TICKS = 15 * TICK_HZ  # the place of who dropped is kept for so long
@@ -196,8 +198,8 @@ def join(world: World, person: dict, channel: str, since: float, chance: Random)
             id=person["id"],
             name=person["name"],
             color=person["color"],
-            x=chance.uniform(WIDTH * 0.3, WIDTH * 0.7),
-            y=chance.uniform(HEIGHT * 0.3, HEIGHT * 0.7),
+            x=chance.uniform(WIDTH / 2 - START, WIDTH / 2 + START),
+            y=chance.uniform(HEIGHT / 2 - START, HEIGHT / 2 + START),
             angle=chance.uniform(-math.pi, math.pi),
         )
     elif (

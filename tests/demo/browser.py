@@ -14,6 +14,7 @@ __all__ = [
     "Cable",
     "Person",
     "connected",
+    "try_now",
     "violations",
 ]
 
@@ -102,6 +103,11 @@ class Cable:
 
 async def connected(page):
     await expect(page.locator(".connection")).to_have_attribute("data-state", "open")
+
+
+async def try_now(page):
+    """Have the page try to connect at once; that it has by itself meanwhile does no harm."""
+    await page.locator("[data-retry]").dispatch_event("click")
 
 
 async def violations(page):

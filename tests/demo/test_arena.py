@@ -311,6 +311,16 @@ class Swimmer:
             await self.until(lambda frame, tick=tick: frame.tick > tick)
         return await self.until(lambda frame: frame.taken == self.number)
 
+    async def rest(self):
+        """Return the first frame in which the duck lies still: it glides on for a while."""
+        since = self.frame
+        while True:
+            frame = await self.until(lambda frame: True)
+            if math.dist((frame.x, frame.y), (since.x, since.y)) > 1:
+                since = frame
+            elif frame.tick - since.tick > 2 * world.LATE:
+                return frame
+
     async def closed(self):
         async with asyncio.timeout(PATIENCE_S):
             with contextlib.suppress(ConnectionClosed):
@@ -363,7 +373,7 @@ async def test_two_play_and_see_each_other(site):
         # The beat: frames come at the rate of the ticks.
         start, began = other.frame.tick, time.monotonic()
         await other.until(lambda frame: frame.tick >= start + 20)
-        assert 0.6 < time.monotonic() - began < 2
+        assert 0.6 < time.monotonic() - began < 4, "a second, and the machine may be busy"
 
 
 @served
@@ -371,7 +381,8 @@ async def test_grain_counts_for_who_eats_it_and_all_are_told(site):
     maya = await site.visitor().log_in("maya")
     jonas = await site.visitor().log_in("jonas")
     async with swimmer(maya) as one, swimmer(jonas) as other:
-        before = one.frame.score
+        # A pond has no grain before its first tick.
+        before = (await one.until(lambda frame: frame.grains)).score
         async with asyncio.timeout(PATIENCE_S):
             while (frame := one.frame).score == before:
                 x, y, _ = min(
@@ -515,7 +526,10 @@ async def test_two_workers_share_a_pond_that_outlives_its_owner(seeded, tmp_path
                 pytest.fail("all connections went to one worker")
 
             # What a player of the one does, a player of the other sees.
-            there = await other.swim(0, 127 if other.frame.y < world.HEIGHT / 2 else -127, 6)
+            before = other.frame.y
+            await other.swim(0, 127 if before < world.HEIGHT / 2 else -127, 6)
+            there = await other.rest()
+            assert abs(there.y - before) > 40
             await one.until(
                 lambda frame: abs(frame.ducks.get(other.you, (0, 0, True))[1] - there.y) < 20
             )
@@ -528,7 +542,7 @@ async def test_two_workers_share_a_pond_that_outlives_its_owner(seeded, tmp_path
             os.kill(owner.pid, signal.SIGKILL)
             began = time.monotonic()
             after = await left.until(lambda frame: frame.reign > owner.reign)
-            assert time.monotonic() - began < 4, "a second or two, and the machine may be busy"
+            assert time.monotonic() - began < 8, "a second or two, and the machine may be busy"
             assert lease(site.data).pid == worker_of(left.socket)
             assert after.score >= last.score - world.SACK_WORTH
             assert math.dist((after.x, after.y), (last.x, last.y)) < 150

@@ -20,6 +20,8 @@ async def play(somebody):
     page = await somebody.tab("/arena/")
     await connected(page)
     await expect(page.locator("#pond")).to_have_attribute("data-x", re.compile(r"\d"))
+    # Who is there comes a little after what is there, and only who comes after that is announced.
+    await expect(page.locator("#scores li[data-you=true]")).to_be_visible()
     return page
 
 

@@ -6,7 +6,7 @@ import uuid
 import pytest
 from playwright.async_api import expect
 
-from .browser import DESKTOP, PHONE, SHOWN_AS, Cable, connected, violations
+from .browser import DESKTOP, PHONE, SHOWN_AS, Cable, connected, try_now, violations
 
 pytestmark = [
     pytest.mark.browser,
@@ -183,9 +183,7 @@ async def test_a_restart_in_the_middle_loses_and_doubles_nothing(own_site, perso
     await expect(maya.locator(".pending .note")).to_have_text(["Waiting for the connection…"] * 2)
     await own_site.start()
     for page in (maya, jonas):
-        await page.locator("[data-retry]").dispatch_event(
-            "click"
-        )  # the next attempt may be far off
+        await try_now(page)  # the next attempt may be far off
         await connected(page)
         await expect(page.locator(".pending")).to_have_count(0)
         await expect(texts(page)).to_have_count(16)
@@ -241,7 +239,7 @@ async def test_what_was_not_sent_outlives_a_reload(site, room, person):
     await expect(maya.locator(".pending .text")).to_have_text("Waiting.")
     await expect(box(maya)).to_have_value("Half a sentence")
     cable.out = False
-    await maya.locator("[data-retry]").dispatch_event("click")  # it may be connected by now
+    await try_now(maya)
     await expect(texts(maya)).to_have_text(["Waiting."])
     await expect(box(maya)).to_have_value("Half a sentence")
 

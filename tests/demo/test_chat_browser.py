@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.async_api import expect
 
-from .browser import DESKTOP, PHONE, Cable, connected, violations
+from .browser import DESKTOP, PHONE, Cable, connected, try_now, violations
 from .test_browser import box, complaint, say, texts
 from .test_chat_changes import change
 from .test_chat_images import picture
@@ -126,7 +126,7 @@ async def test_who_was_away_catches_up_with_changes(site, room, person):
     await expect(maya.locator(".pending")).to_have_count(0)
     await expect(message(jonas, 1).locator(".text")).to_have_text("One.")
     cable.out = False
-    await jonas.get_by_role("button", name="Try now").click()
+    await try_now(jonas)
     await expect(message(jonas, 4).locator(".text")).to_have_text("Four.")
     await expect(message(jonas, 1).locator(".text")).to_have_text("One. Edited.")
     await expect(message(jonas, 2)).to_contain_text("Message deleted")

@@ -277,7 +277,7 @@ async def test_under_another_server_the_page_says_so(seeded, tmp_path, watching)
         )
     try:
         async with asyncio.timeout(15):
-            while b"startup complete" not in site.log.read_bytes():  # noqa: ASYNC110 - a file
+            while b"running on" not in site.log.read_bytes():  # noqa: ASYNC110 - a file
                 await asyncio.sleep(0.05)
         page = await watching(site)
         await expect(state(page)).to_have_text("Live, this process alone")
