@@ -17,7 +17,6 @@ import os
 import socket
 import time
 from contextlib import asynccontextmanager, suppress
-from contextvars import Context
 
 from django.conf import settings
 from django.db import DatabaseError
@@ -25,6 +24,7 @@ from django.db import DatabaseError
 from headrace.db import database_sync_to_async
 from headrace.exceptions import ChannelFull, ChannelLayerUnavailable
 from headrace.layers import get_channel_layer
+from headrace.shared import SharedTask
 from live.limits import Refused
 from polling.groups import FEED
 from polling.kept import Kept, Message
@@ -62,8 +62,8 @@ class Feed(Kept):
 
     def __init__(self, most: int) -> None:
         super().__init__(most, (HZ // rate for rate in RATES))
-        self._lookers = 0
-        self._task: asyncio.Task | None = None
+        # Requests come and go: the next one is likely to be on its way.
+        self._following = SharedTask(self._follow, linger_s=LINGER_S)
         #: Whether this process makes the messages, and until when it may, on the loop's clock.
         self._makes = False
         self._until = 0.0
@@ -75,12 +75,9 @@ class Feed(Kept):
     @asynccontextmanager
     async def looking(self):
         """Hear of the feed meanwhile, and a little longer; Refused if it can't be had."""
-        self._lookers += 1
-        if self._task is None:
+        if not self._following.running:
             self.fresh.clear()
-            # In a context of its own: it outlives the request that began it.
-            self._task = asyncio.create_task(self._run(), context=Context())
-        try:
+        async with self._following:
             try:
                 await asyncio.wait_for(self.fresh.wait(), FIRST_S)
             except TimeoutError:
@@ -88,23 +85,10 @@ class Feed(Kept):
                     "unavailable", "There is no feed just now. Try again.", retry_after_s=2
                 ) from None
             yield
-        finally:
-            self._leave()
 
     # The process's part in it
 
-    def _leave(self):
-        self._lookers -= 1
-        if self._lookers == 0:
-            # Requests come and go: the next one is likely to be on its way.
-            asyncio.get_running_loop().call_later(LINGER_S, self._end)
-
-    def _end(self):
-        if self._lookers == 0 and self._task is not None:
-            task, self._task = self._task, None
-            task.cancel()
-
-    async def _run(self):
+    async def _follow(self):
         layer = get_channel_layer()
         channel = await layer.new_channel("polling")
         listening = asyncio.create_task(self._listen(layer, channel))

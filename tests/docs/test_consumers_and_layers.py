@@ -65,6 +65,20 @@ async def test_the_clock(consumers):
     await communicator.disconnect()
 
 
+async def test_the_pulse_beats_while_somebody_listens(consumers):
+    communicators = [
+        WebsocketCommunicator(consumers.PulseConsumer.as_asgi(), "/") for _ in range(2)
+    ]
+    for communicator in communicators:
+        await communicator.connect()
+    assert consumers.beating.holders == 2
+    assert await communicators[0].receive_json_from() == {"type": "beat"}
+    await communicators[0].disconnect()
+    assert await communicators[1].receive_json_from(timeout=5) == {"type": "beat"}
+    await communicators[1].disconnect()
+    assert not consumers.beating.running
+
+
 async def test_members_only(consumers):
     async with Server(consumers.MembersConsumer.as_asgi(), Config(port=0)) as server:
         with pytest.raises(websockets.exceptions.InvalidStatus) as caught:
