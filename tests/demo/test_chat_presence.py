@@ -13,6 +13,9 @@ from tests.layers.redis.servers import RedisServer
 from .site import Site
 from .test_arena import worker_of
 
+#: The close code for a page that is to come again and ask for what it has missed.
+COME_BACK = 4000
+
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
 
 
@@ -118,3 +121,26 @@ async def test_the_table_is_as_long_as_there_are_connections(own_site):
         assert rows() == 2
         await own_site.stop()
     assert rows() == 0
+
+
+async def test_what_the_channel_layer_may_have_lost_is_told_again(seeded, tmp_path, monkeypatch):
+    with RedisServer() as server:
+        monkeypatch.setenv("DEMO_LAYER", server.url)
+        site = Site(shutil.copytree(seeded, tmp_path / "data"))
+        await site.start()
+        try:
+            maya = await site.visitor().log_in("maya")
+            async with maya.lobby() as lobby, maya.tab("mill-pond") as room:
+                assert (await room.say("Before."))["message"]["text"] == "Before."
+                first = next(each for each in lobby.heard if each["type"] == "rooms")
+                server.drop_connections()
+                again = await lobby.wait_for("rooms")
+                assert {each["slug"] for each in again["rooms"]} == {
+                    each["slug"] for each in first["rooms"]
+                }
+                # A room has a history, which the page asks for when it comes again.
+                assert await room.closed() == COME_BACK
+            async with maya.tab("mill-pond", seen=0) as room:
+                assert room.welcome["messages"][-1]["text"] == "Before."
+        finally:
+            await site.stop()
