@@ -44,7 +44,7 @@ class ArenaConsumer(LiveConsumer):
         await self.send_json({"type": "welcome", "you": self.user.pk, "rules": rules()})
         await self.channel_layer.group_add(PLAYERS, self.channel_name)
         self.playing = True
-        await keeper.enter()
+        await keeper.keeping.enter()
         await self.join()
 
     async def join(self):
@@ -85,4 +85,4 @@ class ArenaConsumer(LiveConsumer):
             try:
                 await self.tell("arena.leave")
             finally:  # whatever the layer meets: the count is right
-                await keeper.leave()
+                await keeper.keeping.leave()

@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from contextvars import Context
 from random import Random
 
 from django.db import DatabaseError
@@ -27,6 +26,7 @@ from arena.wire import Frames
 from headrace.db import database_sync_to_async
 from headrace.exceptions import ChannelFull
 from headrace.layers import get_channel_layer
+from headrace.shared import SharedTask
 from live.events import for_browsers
 
 __all__ = ["ELSEWHERE", "Keeper"]
@@ -47,25 +47,9 @@ class Keeper:
     """The pond as one process has it: run here, or elsewhere."""
 
     def __init__(self) -> None:
-        self._players = 0
-        self._task: asyncio.Task | None = None
+        #: The pond, or the look for it, for as long as this process has players.
+        self.keeping = SharedTask(self._run)
         self._reign: Reign | None = None
-
-    async def enter(self) -> None:
-        """Count a player of this process; from the first on the pond is run."""
-        self._players += 1
-        if self._task is None:
-            # In a context of its own: it outlives the connection that began it.
-            self._task = asyncio.create_task(self._run(), context=Context())
-
-    async def leave(self) -> None:
-        """Count one less; after the last there is nothing to run, and nothing that runs."""
-        self._players -= 1
-        if self._players == 0 and self._task is not None:
-            task, self._task = self._task, None
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     async def tell(self, event: dict) -> None:
         """Tell the one who runs the pond what a player does, wherever that is."""

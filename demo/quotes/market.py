@@ -20,6 +20,7 @@ from django.db import DatabaseError
 from headrace.consumer import AsyncConsumer, Overflow
 from headrace.db import database_sync_to_async
 from headrace.exceptions import ChannelFull, ChannelLayerUnavailable, StopConsumer
+from headrace.shared import SharedTask
 from quotes.groups import FLOOR, TICKS
 from quotes.mirror import Mirror, sequence
 from quotes.models import Alert, Candle, Instrument, Lease
@@ -233,28 +234,27 @@ class Market:
     """Runs the consumer of this process while somebody looks."""
 
     def __init__(self) -> None:
-        self._lookers = 0
-        self._changing = asyncio.Lock()
-        self._inbox: asyncio.Queue[dict] = asyncio.Queue()
-        self._task: asyncio.Task | None = None
+        self._attending = SharedTask(self._attend)
 
     async def enter(self) -> None:
-        async with self._changing:
-            self._lookers += 1
-            if self._lookers == 1:
-                mirror.miss()  # what happened since somebody looked last
-                self._inbox.put_nowait({"type": "market.open"})
-                scope = {"type": "market"}
-                self._task = asyncio.create_task(
-                    MarketConsumer.as_asgi()(scope, self._inbox.get, self._nobody)
-                )
+        if not self._attending.running:
+            mirror.miss()  # what happened since somebody looked last
+        await self._attending.enter()
 
     async def leave(self) -> None:
-        async with self._changing:
-            self._lookers -= 1
-            if self._lookers == 0:
-                self._inbox.put_nowait({"type": "market.close"})
-                await self._task
+        await self._attending.leave()
+
+    async def _attend(self) -> None:
+        inbox: asyncio.Queue[dict] = asyncio.Queue()
+        inbox.put_nowait({"type": "market.open"})
+        application = MarketConsumer.as_asgi()
+        consumer = asyncio.create_task(application({"type": "market"}, inbox.get, self._nobody))
+        try:
+            await asyncio.shield(consumer)
+        except asyncio.CancelledError:
+            inbox.put_nowait({"type": "market.close"})
+            await consumer
+            raise
 
     @staticmethod
     async def _nobody(message):
