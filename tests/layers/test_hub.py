@@ -2,6 +2,7 @@ import asyncio
 import datetime
 import decimal
 import enum
+import gc
 import sys
 import threading
 import uuid
@@ -43,12 +44,16 @@ def steps(call):
         count += event == "line"
         return trace
 
-    before = sys.gettrace()
+    # What the garbage of other tests has to do when it is collected is no work of this call.
+    before, collects = sys.gettrace(), gc.isenabled()
+    gc.disable()
     sys.settrace(trace)
     try:
         call()
     finally:
         sys.settrace(before)
+        if collects:
+            gc.enable()
     return count
 
 
