@@ -8,6 +8,16 @@ import pytest
 import headrace
 from headrace.layers import InMemoryChannelLayer, channel_layers
 
+# What fails in these says why, as it does in a file of tests.
+pytest.register_assert_rewrite(
+    "tests.demo.site",
+    "tests.layers.network",
+    "tests.management.project",
+    "tests.protocols.wire",
+    "tests.server.clients",
+    "tests.server.h2_client",
+)
+
 
 def pytest_sessionstart():
     """Refuse to test what was compiled of sources that are no longer these."""

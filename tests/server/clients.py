@@ -46,7 +46,7 @@ async def serving(application, **settings):
         yield server
     assert not runtime.connections
     assert not runtime.tasks
-    assert not complaints, complaints
+    assert not complaints
 
 
 def runtime_of(server):
