@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 HEADRACE = Path(sys.executable).with_name("headrace")
-PATIENCE_S = 15
+PATIENCE_S = 30
 
 
 def manage(data: Path, *arguments: str) -> str:
