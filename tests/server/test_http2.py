@@ -869,7 +869,7 @@ async def test_a_slow_client_of_the_fast_lane_meets_the_policy():
 
 async def test_pings_and_close_timers_hold_over_http2():
     async with (
-        serving(echo, ping_interval_s=0.1, ping_timeout_s=0.1, close_timeout_s=0.1) as server,
+        serving(echo, ping_interval_s=0.1, ping_timeout_s=0.3, close_timeout_s=0.1) as server,
         h2(server) as client,
     ):
         ws = WebSocket(client)
