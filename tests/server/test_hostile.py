@@ -15,6 +15,7 @@ import pytest
 from headrace.protocols.http1 import Http1Limits
 from headrace.server.config import Config
 from headrace.server.http import Exchange
+from headrace.server.limits import ClientLimits
 from headrace.server.websocket import WebSocketStream
 
 from .clients import (
@@ -119,7 +120,9 @@ async def test_who_was_much_work_is_read_in_line_until_it_is_little(monkeypatch)
     deflate = zlib.compressobj(9, wbits=-15)
     large = deflate.compress(bytes(MEGABYTE // 2)) + deflate.flush(zlib.Z_FULL_FLUSH)
     bomb, small = frame(0x40 | BINARY, large[:-4]), frame(TEXT, b"x")
-    async with serving(echo) as server, connected(server) as client:
+    # So few that what a bomb takes of them is more than a second, whatever holds the test up.
+    limits = ClientLimits(messages_per_s=100)
+    async with serving(echo, clients=limits) as server, connected(server) as client:
         await client.open_websocket("/", DEFLATE)
 
         async def say(message, *, waits):
