@@ -89,7 +89,7 @@ class LayerSuite:
     #: How long a test waits for what must come.
     patience_s: float = 5.0
     #: Seconds of the shortest ``expiry`` and ``group_expiry`` that the layer takes.
-    shortest_expiry_s: float = 0.05
+    shortest_expiry_s: float = 0.25
     #: Whether the layer reaches its own process only. If not, see ``in_another_process``.
     one_process = False
     #: Whether two layers of one configuration, in one process, reach each other as two
