@@ -261,6 +261,17 @@ async def test_no_sender_waits_beyond_the_end(end):
     await sender
 
 
+async def test_a_sender_to_a_socket_that_is_closing_lets_others_run():
+    outbox, transport, _, _ = paused(SlowClientPolicy.CLOSE)
+    transport.closing = True
+    asyncio.get_running_loop().call_soon(outbox.lost)
+    while not outbox.finished:
+        # As an application does that streams, and has not heard of it yet.
+        outbox.write(b"x")
+        await outbox.drained()
+    assert outbox.empty
+
+
 def test_nothing_is_written_once_the_transport_is_gone():
     outbox, transport, turn, _ = make()
     outbox.push(b"a")

@@ -252,6 +252,10 @@ class Outbox:
                 self._waiters = []
             self._waiters.append(waiter)
             await waiter
+        if self.paused and self._end is None:
+            # It is closing, which senders hear of in a turn to come: one that goes on without a
+            # pause would take this turn for itself, and it would never end.
+            await breathe(self.turn)
 
     def pause(self) -> None:
         """Learn that the socket takes no more."""
