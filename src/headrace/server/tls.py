@@ -316,11 +316,13 @@ def _goes_on(side: ssl.SSLObject) -> bool:
 
 def _chain_of(connection: Any) -> list[str]:
     """Return the certificates that a client has shown, its own first."""
-    if hasattr(connection, "get_unverified_chain"):  # Python 3.13
+    own = connection.getpeercert(binary_form=True)
+    if own is None:
+        chain = []  # Python 3.13.0 fails where there is none to show
+    elif hasattr(connection, "get_unverified_chain"):  # Python 3.13
         chain = connection.get_unverified_chain()
     else:
-        own = connection.getpeercert(binary_form=True)
-        chain = [] if own is None else [own]
+        chain = [own]
     return [ssl.DER_cert_to_PEM_cert(each) for each in chain]
 
 
