@@ -246,7 +246,8 @@ class Connection(Ending):
         if self._outbox.paused:
             return
         if self._lingering:
-            self._finish_writing()
+            # Not at once: a transport of asyncio that is closed from here ends twice.
+            self._runtime.loop.call_soon(self._finish_writing)
         elif self._exchange is None:
             self.after()
 

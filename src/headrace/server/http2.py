@@ -228,7 +228,8 @@ class Http2Connection(Ending):
         self._paused = False
         self._write_by = None
         if self._lingering:
-            self._finish_writing()
+            # Not at once: a transport of asyncio that is closed from here ends twice.
+            self._runtime.loop.call_soon(self._finish_writing)
             return
         self.flush()
         if not self._paused and not self._lingering:
