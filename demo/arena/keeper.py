@@ -200,7 +200,7 @@ class Reign:
     async def _show(self) -> None:
         """Send each player what is near it: past the consumers, straight to the sockets."""
         world = self.world
-        ducks, grains = pond.Grid(world.ducks.values()), pond.Grid(world.grains.values())
+        ducks, grains = pond.Row(world.ducks.values()), pond.Row(world.grains.values())
         frames = Frames(self.number, world.tick)
         for duck in world.playing():
             seen = frames.of(duck, *pond.near(duck, ducks, grains))

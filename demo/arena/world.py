@@ -6,9 +6,11 @@ before the server has answered; nothing that it works out is ever believed here.
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from random import Random
 
 __all__ = [
@@ -16,7 +18,7 @@ __all__ = [
     "TICK_HZ",
     "Duck",
     "Grain",
-    "Grid",
+    "Row",
     "World",
     "join",
     "leave",
@@ -46,7 +48,6 @@ SIGHT = 480
 NEAREST = 48
 # Ducks begin so near to the middle of the pond, each in sight of whoever has just begun.
 START = 220
-CELL = 160
 
 AWAY_TICKS = 15 * TICK_HZ  # the place of who dropped is kept for so long
 # Inputs wait for their tick: at most so many, and so many of them may be late and still be made
@@ -54,6 +55,8 @@ AWAY_TICKS = 15 * TICK_HZ  # the place of who dropped is kept for so long
 WAITING = 12
 QUEUE = 4
 LATE = 4
+
+_X = attrgetter("x")
 
 
 @dataclass(slots=True)
@@ -130,28 +133,23 @@ def of_slots(thing) -> dict:
     return {name: getattr(thing, name) for name in thing.__slots__}
 
 
-class Grid:
-    """Things by the square of the pond in which they are, so that who is near is found at once."""
+class Row:
+    """Things from left to right, so that who is near is found without a look at all of them.
+
+    A player sees more than half of the pond: squares, of which each look takes most, cost more than
+    to look at everything.
+    """
 
     def __init__(self, things: Iterable) -> None:
-        self._cells: dict[tuple[int, int], list] = {}
-        for thing in things:
-            cell = int(thing.x // CELL), int(thing.y // CELL)
-            self._cells.setdefault(cell, []).append(thing)
+        self._things = sorted(things, key=_X)
+        self._places = [thing.x for thing in self._things]
 
     def near(self, x: float, y: float, reach: float) -> list:
         """Return what is at most ``reach`` to the side, above or below."""
-        columns = range(int((x - reach) // CELL), int((x + reach) // CELL) + 1)
-        rows = range(int((y - reach) // CELL), int((y + reach) // CELL) + 1)
-        found = []
-        for column in columns:
-            for row in rows:
-                found += [
-                    thing
-                    for thing in self._cells.get((column, row), ())
-                    if abs(thing.x - x) <= reach and abs(thing.y - y) <= reach
-                ]
-        return found
+        begin = bisect_left(self._places, x - reach)
+        end = bisect_right(self._places, x + reach)
+        top, bottom = y - reach, y + reach
+        return [thing for thing in self._things[begin:end] if top <= thing.y <= bottom]
 
 
 def rules() -> dict:
@@ -256,9 +254,9 @@ def step(world: World, chance: Random) -> bool:
     world.tick += 1
     for duck in world.ducks.values():
         _move(duck)
-    grid = Grid(world.ducks.values())
+    row = Row(world.ducks.values())
     for duck in world.ducks.values():
-        for other in grid.near(duck.x, duck.y, 2 * DUCK_RADIUS):
+        for other in row.near(duck.x, duck.y, 2 * DUCK_RADIUS):
             if duck.id < other.id:
                 _bump(duck, other)
     changed = _eat(world)
@@ -309,13 +307,13 @@ def _bump(one: Duck, other: Duck) -> None:
 
 
 def _eat(world: World) -> bool:
-    grid = Grid(world.grains.values())
+    row = Row(world.grains.values())
     reach = DUCK_RADIUS + GRAIN_RADIUS
     eaten = False
     for duck in world.ducks.values():
         if duck.away:
             continue
-        for grain in grid.near(duck.x, duck.y, reach):
+        for grain in row.near(duck.x, duck.y, reach):
             close = math.hypot(grain.x - duck.x, grain.y - duck.y) <= reach
             if close and world.grains.pop(grain.id, None):
                 duck.score += grain.worth
@@ -341,7 +339,7 @@ def _forget(world: World) -> bool:
     return bool(gone)
 
 
-def near(duck: Duck, ducks: Grid, grains: Grid) -> tuple[list[Duck], list[Grain]]:
+def near(duck: Duck, ducks: Row, grains: Row) -> tuple[list[Duck], list[Grain]]:
     """Return the other ducks and the grains that ``duck`` can see."""
     others = [each for each in ducks.near(duck.x, duck.y, SIGHT) if each.id != duck.id]
     if len(others) > NEAREST:

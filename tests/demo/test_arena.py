@@ -133,21 +133,21 @@ def test_grain_is_eaten_once_and_grows_again():
 def test_a_player_is_told_what_is_near_and_no_more():
     made = pond((500, 500), (500 + world.SIGHT, 500), (501 + world.SIGHT, 500))
     made.grains = {1: world.Grain(1, 100, 500), 2: world.Grain(2, 10, 500)}
-    ducks, grains = world.Grid(made.ducks.values()), world.Grid(made.grains.values())
+    ducks, grains = world.Row(made.ducks.values()), world.Row(made.grains.values())
     others, food = world.near(made.ducks[1], ducks, grains)
     assert ([each.id for each in others], [each.id for each in food]) == ([2], [1])
 
 
 def test_of_a_crowd_the_nearest_are_told():
     made = pond((500, 500), *((510 + n, 500) for n in range(80)))
-    others, _ = world.near(made.ducks[1], world.Grid(made.ducks.values()), world.Grid([]))
+    others, _ = world.near(made.ducks[1], world.Row(made.ducks.values()), world.Row([]))
     assert {each.id for each in others} == set(range(2, 2 + world.NEAREST))
 
 
-def test_the_grid_finds_what_looking_at_everything_finds():
+def test_the_row_finds_what_looking_at_everything_finds():
     chance = Random(7)
     grains = [world.Grain(n, chance.uniform(0, 1600), chance.uniform(0, 1100)) for n in range(300)]
-    grid = world.Grid(grains)
+    row = world.Row(grains)
     for grain in grains[:40]:
         reach = chance.uniform(0, 500)
         close = {
@@ -155,7 +155,7 @@ def test_the_grid_finds_what_looking_at_everything_finds():
             for each in grains
             if abs(each.x - grain.x) <= reach and abs(each.y - grain.y) <= reach
         }
-        assert {each.id for each in grid.near(grain.x, grain.y, reach)} == close
+        assert {each.id for each in row.near(grain.x, grain.y, reach)} == close
 
 
 def test_a_place_is_kept_for_a_while():
