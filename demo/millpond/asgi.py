@@ -2,11 +2,12 @@
 
 import os
 
-from django.core.asgi import get_asgi_application
 from django.urls import re_path
 
+from millpond.pages import Pages
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "millpond.settings")
-django_application = get_asgi_application()  # before the imports that need Django's apps
+pages = Pages()  # before the imports that need Django's apps
 
 from headrace.auth import AuthMiddlewareStack  # noqa: E402
 from headrace.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
@@ -19,7 +20,7 @@ application = ProtocolTypeRouter(
     {
         # Django answers what none of the applications answers past it.
         "http": StaticFiles(
-            URLRouter([*http_urlpatterns, re_path("", ThreadPoolMiddleware(django_application))]),
+            URLRouter([*http_urlpatterns, re_path("", ThreadPoolMiddleware(pages))]),
         ),
         # Browsers send cookies along with a WebSocket to any site: the origin is checked first.
         "websocket": AllowedHostsOriginValidator(

@@ -1,8 +1,8 @@
-"""Response headers of the whole site, and the thread in which all of its middleware runs."""
+"""Response headers of the whole site."""
 
 from django.conf import settings
 
-__all__ = ["CONTENT_SECURITY_POLICY", "content_security_policy", "in_one_thread"]
+__all__ = ["CONTENT_SECURITY_POLICY", "content_security_policy"]
 
 # Everything comes from this site, and nothing is inline: text that a user wrote can't become code.
 # 'self' covers the WebSocket of the same host too.
@@ -20,19 +20,5 @@ def content_security_policy(get_response):
         if not settings.DEBUG:  # Django's own error pages have their styles inline
             response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
         return response
-
-    return middleware
-
-
-def in_one_thread(get_response):
-    """Have all of a request's middleware run in one go, in one thread: this has to be the last.
-
-    Under ASGI each of Django's own would run on the event loop, and each of its two halves go to a
-    thread and back. Where the last can only be called synchronously, Django calls the others so,
-    too.
-    """
-
-    def middleware(request):
-        return get_response(request)
 
     return middleware

@@ -71,7 +71,6 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "millpond.middleware.in_one_thread",
 ]
 
 ROOT_URLCONF = "millpond.urls"

@@ -4,15 +4,21 @@ import asyncio
 import json
 import re
 import signal
+import threading
+import types
 import uuid
 from types import SimpleNamespace
-from typing import ClassVar
 
 import pytest
 from django.core.files.storage import FileSystemStorage
-from django.core.handlers.base import BaseHandler
+from django.core.signals import request_finished
+from django.http import HttpResponse, StreamingHttpResponse
+from django.urls import path as route
 from django.utils.deprecation import MiddlewareMixin
 from websockets.exceptions import InvalidStatus
+
+from headrace.testing import HttpCommunicator
+from headrace.threads import ThreadPoolMiddleware, pool_stats
 
 from .site import DEMO
 
@@ -109,22 +115,53 @@ async def test_headers_keep_foreign_code_out(site):
 
 
 class Noting(MiddlewareMixin):
-    """Notes whether Django calls it on the event loop."""
+    """Notes in which thread it is called."""
 
-    modes: ClassVar[list[bool]] = []
+    def process_request(self, request):
+        request.threads = [threading.get_ident()]
 
-    def __init__(self, get_response):
-        super().__init__(get_response)
-        self.modes.append(self.async_mode)
+    def process_response(self, request, response):
+        response["Threads"] = len({*request.threads, threading.get_ident()})
+        return response
 
 
-async def test_middleware_runs_in_one_thread_and_not_half_by_half(settings, monkeypatch):
+async def test_a_page_goes_to_a_thread_once(settings, monkeypatch):
     monkeypatch.syspath_prepend(str(DEMO))
-    for last, is_on_the_loop in ([], True), (["millpond.middleware.in_one_thread"], False):
-        Noting.modes.clear()
-        settings.MIDDLEWARE = [f"{__name__}.Noting", f"{__name__}.Noting", *last]
-        BaseHandler().load_middleware(is_async=True)
-        assert Noting.modes == [is_on_the_loop, is_on_the_loop]
+    from millpond.pages import Pages
+
+    def whole(request):
+        request.threads.append(threading.get_ident())
+        return HttpResponse(request.body)
+
+    def in_pieces(request):
+        async def pieces():
+            yield request.body
+            yield b"."
+
+        return StreamingHttpResponse(pieces())
+
+    settings.ROOT_URLCONF = types.ModuleType("urls_of_this_test")
+    settings.ROOT_URLCONF.urlpatterns = [route("whole/", whole), route("in-pieces/", in_pieces)]
+    settings.MIDDLEWARE = [f"{__name__}.Noting", f"{__name__}.Noting"]
+    finished, loop_thread = [], threading.get_ident()
+
+    def note(sender, **_):
+        finished.append((sender, threading.get_ident()))
+
+    request_finished.connect(note)
+    application = ThreadPoolMiddleware(Pages())
+    for address, body, calls in (("/whole/", b"said", 1), ("/in-pieces/", b"said.", 2)):
+        before = pool_stats().calls
+        request = HttpCommunicator(application, "POST", address, b"said")
+        response = await request.get_response(timeout=10)
+        await request.wait()
+        assert (response["status"], response["body"]) == (200, body)
+        assert dict(response["headers"])[b"Threads"] == b"1"
+        # What comes in pieces is closed when the last of them is sent.
+        assert pool_stats().calls == before + calls
+    assert [sender for sender, _ in finished] == [Pages, Pages], "each is closed, and once"
+    assert loop_thread not in {thread for _, thread in finished}
+    request_finished.disconnect(note)
 
 
 @pytest.mark.parametrize(
