@@ -217,6 +217,74 @@ async def test_what_a_sender_changes_afterwards_nobody_sees(layer):
     assert sink.events == [{"type": "x", "tags": ["a"]}]
 
 
+async def test_a_thread_that_sends_to_groups_does_not_wait_for_the_loop(layer):
+    _, one = await member(layer, "room", "hall")
+    _, other = await member(layer, "hall")
+
+    def send_all():
+        for n in range(20):
+            layer.group_send_sync("room", {"type": "count", "n": n})
+            layer.group_send_sync("hall", {"type": "count", "n": n + 0.5})
+
+    thread = threading.Thread(target=send_all)
+    thread.start()
+    thread.join(5)  # and the loop stands still
+    assert not thread.is_alive()
+    assert one.events == []
+    await one.until(lambda: len(one.events) == 40)
+    assert [event["n"] for event in one.events] == [n / 2 for n in range(40)]
+    assert [event["n"] for event in other.events] == [n + 0.5 for n in range(20)]
+
+
+async def test_a_thread_waits_where_much_is_on_its_way(layer, monkeypatch):
+    monkeypatch.setattr(hub_module, "AHEAD", 2)
+    _, sink = await member(layer, "room")
+    two = threading.Event()
+
+    def send_all():
+        for n in range(2):
+            layer.group_send_sync("room", {"type": "count", "n": n})
+        two.set()
+        layer.group_send_sync("room", {"type": "count", "n": 2})
+        return [event["n"] for event in sink.events]
+
+    sent = asyncio.create_task(in_thread(send_all))
+    await asyncio.sleep(0)
+    assert two.wait(5)  # and the loop stands still
+    assert sink.events == []
+    assert await sent == [0, 1, 2]
+
+
+async def test_what_is_for_a_mailbox_stays_behind_what_is_for_its_group(layer):
+    await member(layer, "room")
+    await layer.group_add("room", "work")
+    first = threading.Event()
+
+    def send_all():
+        layer.group_send_sync("room", {"type": "count", "n": 1})
+        first.set()
+        layer.send_sync("work", {"type": "count", "n": 2})
+
+    sent = asyncio.create_task(in_thread(send_all))
+    await asyncio.sleep(0)
+    assert first.wait(5)  # and the loop stands still
+    await sent
+    assert [(await layer.receive("work"))["n"] for _ in range(2)] == [1, 2]
+
+
+async def test_what_goes_wrong_where_no_thread_waits_is_logged(layer, monkeypatch, caplog):
+    def fail(*arguments):
+        raise ValueError("broken")
+
+    await member(layer, "room")
+    monkeypatch.setattr(Hub, "publish", fail)
+    await in_thread(layer.group_send_sync, "room", {"type": "x"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "group room: an event was not published"
+    ]
+    assert layer._hub._ahead.count == 0
+
+
 # Loops that come and go
 
 
@@ -256,9 +324,9 @@ def test_a_loop_that_stops_keeps_no_thread_waiting(layer, monkeypatch):
         def call_soon_threadsafe(self, call):
             self.handed = call
 
-    _, sink = asyncio.run(member(layer, "room"))
+    channel, sink = asyncio.run(member(layer))
     stopping = layer._hub._home = Stopping()
-    layer.group_send_sync("room", {"type": "x"})
+    layer.send_sync(channel, {"type": "x"})
     assert stopping.asked == 3
     stopping.handed()
     assert sink.events == [{"type": "x"}]
@@ -274,7 +342,9 @@ def test_a_loop_that_is_closed_meanwhile(layer):
 
     asyncio.run(member(layer, "room"))
     layer._hub._home = Closed()
-    layer.group_send_sync("room", {"type": "x"})
+    for _ in range(2 * hub_module.AHEAD):
+        layer.group_send_sync("room", {"type": "x"})
+    assert layer._hub._ahead.count == 0
 
 
 @pytest.mark.parametrize("to", ["channel", "group"])
@@ -302,6 +372,7 @@ def test_a_consumer_that_comes_with_its_loop_at_that_moment(layer, monkeypatch, 
             layer.send_sync(channel, {"type": "x"})
         else:
             layer.group_send_sync("room", {"type": "x"})
+            elsewhere.run(sinks[0].until(lambda: sinks[0].events))
         assert sinks[0].events == [{"type": "x"}]
 
 

@@ -17,6 +17,9 @@ Rules of this file:
   nobody. Of a burst, whatever could overtake it lets it come to its end first; of an event for
   handlers, it lets those have it whom it would reach before.
 - What a sink does not take is counted and logged, never lost in silence.
+- A thread does not wait for the home to publish, unless much is on its way there: in a
+  transaction's dozen of events it would wait for a dozen turns of the loop. It waits for
+  deliveries to one channel, for their sender is told of what had no room.
 """
 
 import asyncio
@@ -54,6 +57,8 @@ logger = logging.getLogger("headrace.layers")
 #: Members that are served one after the other without a pause. To write their sockets takes 2 ms
 #: at the most, to run their handlers about as long.
 AT_ONCE = 256
+#: Publications of threads that may be on their way to the home, and nobody waits for them.
+AHEAD = 64
 #: Who waits for another loop looks so often whether it still runs.
 LOOK_INTERVAL_S = 1.0
 
@@ -215,10 +220,20 @@ class _Walk:
         return [left.popitem()[1] for _ in range(min(AT_ONCE, len(left)))]
 
 
+class _Ahead:
+    """How many publications of threads are on their way to one home."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class Hub:
     """The channels and groups of this process."""
 
     __slots__ = (
+        "_ahead",
         "_burst",
         "_changes",
         "_home",
@@ -240,6 +255,7 @@ class Hub:
         # stands for itself until there is a second.
         self._memberships: dict[str, str | set[str]] = {}
         self._home: asyncio.AbstractEventLoop | None = None
+        self._ahead = _Ahead()
         #: What the members had no room for.
         self.losses = Losses()
         #: Told of each group that comes into being here (True) or is gone (False), in the order
@@ -466,6 +482,8 @@ class Hub:
         if is_client_event(event):
             check_client_event(event)
             alone = None  # it joins the queue of such events, wherever it goes
+        elif self._ahead.count:
+            alone = None  # it stays behind what this thread may have published
         while (home := self.abroad(alone)) is None:
             sink = self.channels.get(channel)
             if sink is None:
@@ -476,7 +494,11 @@ class Hub:
         return carry_sync(home, self.deliver, channel, event) is not False
 
     def publish_sync(self, group: str, event: Event) -> None:
-        """Do what ``publish`` does, on a thread without an event loop, wherever the sinks live."""
+        """Do what ``publish`` does, on a thread without an event loop, wherever the sinks live.
+
+        The event is copied, and on its way when this returns: whoever hears of it on the home's
+        loop, by whatever this thread does next, finds it delivered.
+        """
         if is_client_event(event):
             check_client_event(event)
         while (home := self.abroad()) is None:
@@ -489,7 +511,27 @@ class Hub:
             else:
                 self._put(group, sinks, event)
             return
-        carry_sync(home, self.publish, group, event)
+        own = event.copy() if is_client_event(event) else copier_for(event)()
+        with self.lock:
+            ahead = self._ahead
+            if has_room := ahead.count < AHEAD:
+                ahead.count += 1
+        if not has_room:
+            carry_sync(home, self.publish, group, own)  # with all that are before it
+        elif _hand_to(home, self._publish_ahead, ahead, group, own) is None:
+            self._arrived(ahead)  # nowhere: the loop was closed just now
+
+    def _publish_ahead(self, ahead: _Ahead, group: str, event: Event) -> None:
+        """Publish what a thread does not wait for."""
+        self._arrived(ahead)
+        try:
+            self.publish(group, event)
+        except Exception:  # nobody is there to handle it
+            logger.exception("group %s: an event was not published", group)
+
+    def _arrived(self, ahead: _Ahead) -> None:
+        with self.lock:
+            ahead.count -= 1
 
     def tell_gap(self, reason: str, groups: Iterable[str] | None = None) -> int:
         """Tell each channel whose consumer wants to know that it may have missed something.
@@ -597,6 +639,7 @@ class Hub:
         distant: dict[int, _Distant] = {}
         with self.lock:
             old, self._home = self._home, home
+            self._ahead = _Ahead()
             burst, self._burst = self._burst, None
             walk, self._walk = self._walk, None
             for channel, sink in list(self.channels.items()):

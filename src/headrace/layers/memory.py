@@ -330,7 +330,12 @@ class InMemoryChannelLayer(BaseChannelLayer):
         return None
 
     def group_send_sync(self, group: str, message: Event) -> int | None:
-        """Do what ``group_send`` does, on a thread without an event loop. See ``send_sync``."""
+        """Do what ``group_send`` does, on a thread without an event loop.
+
+        The event is sent as it is now. The thread does not wait until the consumers have it,
+        unless many events of threads are on their way: they are there before anything that the
+        thread tells their loop later.
+        """
         self._require_no_loop("group_send")
         self.require_valid_group_name(group)
         _require_message(message)
