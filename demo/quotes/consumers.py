@@ -140,35 +140,34 @@ class QuotesConsumer(LiveConsumer):
         self.rate = content["per_second"]
 
     async def look(self, content):
-        instrument = await self.instrument(content)
-        self.looked_at = instrument.pk
-        candles = await database_sync_to_async(Candle.objects.latest_of)(instrument.pk)
+        self.looked_at = instrument = await self.instrument(content)
+        candles = await database_sync_to_async(Candle.objects.latest_of)(instrument)
         await self.send_json(
             {
                 "type": "candles",
-                "instrument": instrument.pk,
+                "instrument": instrument,
                 "candles": candles,
-                "detail": mirror.detail(instrument.pk),
+                "detail": mirror.detail(instrument),
             }
         )
 
-    async def instrument(self, content):
+    @staticmethod
+    async def instrument(content):
+        """Return the instrument that a command names."""
         number = number_of(content.get("instrument"), "instrument")
-        found = await Instrument.objects.filter(pk=number).afirst()
-        if found is None:
-            raise Refused("unknown_instrument", "There is no such instrument.")
-        return found
+        # Where the market has begun, it knows them all.
+        if number in mirror.rows or await Instrument.objects.filter(pk=number).aexists():
+            return number
+        raise Refused("unknown_instrument", "There is no such instrument.")
 
     # Lists
 
     async def watch(self, content):
         instrument = await self.instrument(content)
         watching = content.get("watching") is True
-        if watching:
-            await Watch.objects.aget_or_create(user=self.user, instrument=instrument)
-        else:
-            await Watch.objects.filter(user=self.user, instrument=instrument).adelete()
-        await self.tell_pages(type="watching", instrument=instrument.pk, watching=watching)
+        keep = Watch.objects.begin if watching else Watch.objects.end
+        await database_sync_to_async(keep)(self.user, instrument)
+        await self.tell_pages(type="watching", instrument=instrument, watching=watching)
 
     async def add_alert(self, content):
         instrument = await self.instrument(content)
@@ -184,7 +183,7 @@ class QuotesConsumer(LiveConsumer):
                 "too_many", f"You wait for {settings.QUOTES_ALERTS} prices. Forget one first."
             )
         alert = await Alert.objects.acreate(
-            user=self.user, instrument=instrument, above=above, price=price
+            user=self.user, instrument_id=instrument, above=above, price=price
         )
         await self.tell_pages(type="alert", alert=alert.public())
         await self.channel_layer.group_send(FLOOR, {"type": "floor.alerts"})

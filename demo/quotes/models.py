@@ -46,11 +46,22 @@ class Instrument(models.Model):
         return f"{price / 10**self.decimals:,.{self.decimals}f}"
 
 
+class WatchManager(models.Manager):
+    def begin(self, user, instrument_id: int) -> None:
+        """Put an instrument into somebody's watch list, where it stands once."""
+        self.bulk_create([Watch(user=user, instrument_id=instrument_id)], ignore_conflicts=True)
+
+    def end(self, user, instrument_id: int) -> None:
+        self.filter(user=user, instrument=instrument_id).delete()
+
+
 class Watch(models.Model):
     """A line of somebody's watch list."""
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="watches")
     instrument = models.ForeignKey(Instrument, models.CASCADE, related_name="+")
+
+    objects = WatchManager()
 
     class Meta:
         constraints = (models.UniqueConstraint(fields=("user", "instrument"), name="watched_once"),)
