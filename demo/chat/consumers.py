@@ -56,7 +56,7 @@ def rooms_of(user) -> list[dict]:
     return [
         room.public(user)
         | {"read": room.read, "latest": actions.latest_of(room.latest) if room.latest else None}
-        for room in Room.objects.list_for(user)
+        for room in Room.objects.list_with_latest(user)
     ]
 
 
@@ -97,7 +97,7 @@ class RoomConsumer(LiveConsumer):
         self.posting = Allowance(burst=settings.CHAT_BURST, per_second=settings.CHAT_PER_SECOND)
         slug = self.scope["url_route"]["kwargs"]["slug"]
         # A conversation of two is no room at all for anybody else.
-        room = await database_sync_to_async(Room.objects.with_unread(self.user).find)(slug)
+        room = await database_sync_to_async(Room.objects.with_read(self.user).find)(slug)
         if room is None:
             await self.refuse_room()
             return

@@ -43,8 +43,8 @@ class RoomQuerySet(models.QuerySet):
         """
         return self.filter(Q(one=None) | Q(one=user) | Q(two=user)).select_related("one", "two")
 
-    def with_unread(self, user):
-        """Leave what ``user`` may read, with ``read`` (the last number read) and ``unread``.
+    def with_read(self, user):
+        """Leave what ``user`` may read, with ``read``, the last number that they have read.
 
         Who was never in a room owes it nothing of what was said before they had an account.
         """
@@ -52,22 +52,27 @@ class RoomQuerySet(models.QuerySet):
         before = Message.objects.filter(room=models.OuterRef("pk"), sent_at__lt=user.date_joined)
         before = before.order_by("-number").values("number")[:1]
         return self.readable_by(user).annotate(
-            read=Coalesce(models.Subquery(mark), models.Subquery(before), 0),
-            unread=F("last_number") - F("read"),
+            read=Coalesce(models.Subquery(mark), models.Subquery(before), 0)
         )
 
     def find(self, slug) -> "Room | None":
         return self.filter(slug=slug).first()
 
     def list_for(self, user) -> "list[Room]":
-        """Return every room that ``user`` may read, with its ``title`` and ``latest`` message."""
-        rooms = list(self.with_unread(user))
+        """Return every room that ``user`` may read, with its ``title``."""
+        rooms = list(self.with_read(user))
+        for room in rooms:
+            room.title = room.title_for(user)
+        return sorted(rooms, key=lambda room: room.title.casefold())
+
+    def list_with_latest(self, user) -> "list[Room]":
+        """Return every room that ``user`` may read, with its ``latest`` message, too."""
+        rooms = self.list_for(user)
         newest = Message.objects.filter(room__in=rooms, number=F("room__last_number"))
         latest = {message.room_id: message for message in newest.select_related("author")}
         for room in rooms:
-            room.title = room.title_for(user)
             room.latest = latest.get(room.pk)
-        return sorted(rooms, key=lambda room: room.title.casefold())
+        return rooms
 
 
 class Room(models.Model):
@@ -129,6 +134,11 @@ class Room(models.Model):
         return reverse("room", args=(self.slug,))
 
     @property
+    def unread(self) -> int:
+        """How many messages there are for whom :meth:`RoomQuerySet.with_read` asked."""
+        return self.last_number - self.read
+
+    @property
     def is_private(self) -> bool:
         return self.one_id is not None
 
@@ -160,10 +170,10 @@ class Room(models.Model):
 class MessageQuerySet(models.QuerySet):
     def page(self, *, room, before=None) -> "list[Message]":
         """Return a page, oldest first: the last one, or the one before a number."""
-        messages = self.filter(room=room).select_related("author", "room")
+        messages = self.filter(room=room).select_related("author")
         if before is not None:
             messages = messages.filter(number__lt=before)
-        return list(messages.order_by("-number")[: settings.CHAT_PAGE_SIZE])[::-1]
+        return in_room(room, messages.order_by("-number")[: settings.CHAT_PAGE_SIZE])[::-1]
 
     def changed(self, *, room, after) -> "tuple[int, list[Message], bool]":
         """Return the number of the room's last change, and the messages that changed since.
@@ -174,11 +184,19 @@ class MessageQuerySet(models.QuerySet):
         """
         # The number first: what changes in between is told as well, and is in the list besides.
         last_change = Room.objects.values_list("last_change", flat=True).get(pk=room.pk)
-        changed = self.filter(room=room, change__gt=after).select_related("author", "room")
-        messages = list(changed.order_by("change")[: settings.CHAT_PAGE_SIZE + 1])
+        changed = self.filter(room=room, change__gt=after).select_related("author")
+        messages = in_room(room, changed.order_by("change")[: settings.CHAT_PAGE_SIZE + 1])
         if after > last_change or len(messages) > settings.CHAT_PAGE_SIZE:
             return last_change, self.page(room=room), True
         return last_change, sorted(messages, key=lambda message: message.number), False
+
+
+def in_room(room, messages) -> "list[Message]":
+    """Return messages of a room that is known: the query need not bring it with each of them."""
+    found = list(messages)
+    for message in found:
+        message.room = room
+    return found
 
 
 class Message(models.Model):

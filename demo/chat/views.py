@@ -32,21 +32,25 @@ STATUS = {"too_large": 413, "rate": 429, "closed": 403, "muted": 403}
 
 def rooms(request):
     """Show every room, and how much is unread in each."""
-    return render(request, "chat/rooms.html", {"rooms": Room.objects.list_for(request.user)})
+    return render(
+        request, "chat/rooms.html", {"rooms": Room.objects.list_with_latest(request.user)}
+    )
 
 
 def room(request, slug):
     """Show a room with its last messages."""
     # The room first: its page asks for whatever changes after that.
-    here = get_object_or_404(Room.objects.with_unread(request.user), slug=slug)
-    here.title = here.title_for(request.user)
+    rooms = Room.objects.list_for(request.user)
+    here = next((each for each in rooms if each.slug == slug), None)
+    if here is None:
+        raise Http404
     messages = Message.objects.page(room=here)
     return render(
         request,
         "chat/room.html",
         {
             "room": here,
-            "rooms": Room.objects.list_for(request.user),
+            "rooms": rooms,
             "page": messages,
             "has_older": bool(messages) and messages[0].number > 1,
             "moderator": actions.may_moderate(request.user, here),
