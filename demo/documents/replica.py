@@ -7,7 +7,8 @@ them. What makes the replicas one document is the table of updates. An update is
 1. applied to the replica, so that nothing is kept which can't be read again. One that builds on
    what is not here is not taken; its page is asked for all that is missing;
 2. kept, under the next number of the document, by one task of the replica: what comes while it
-   writes is the next batch, and where that is long, who sends more waits;
+   writes, and within ``DOCUMENTS_BATCH_S`` of the batch before, is the next batch, and where that
+   is long, who sends more waits. Whoever writes alone, and slowly, waits for nothing;
 3. told to the document's group, with its number. The pages get it by the fast lane, as the bytes
    they speak; the replicas by :class:`Ears`, a consumer without a client, once for each process.
 
@@ -185,6 +186,8 @@ class Replica:
         self._waiting: list[News] = []
         self._has_room = asyncio.Event()
         self._writer: asyncio.Task | None = None
+        #: When the next batch may be kept, on the loop's clock.
+        self._next_at = 0.0
         self._look: asyncio.Task | None = None
         self._refreshing = asyncio.Lock()
         self._events: asyncio.Queue[dict] = asyncio.Queue()
@@ -353,8 +356,12 @@ class Replica:
 
     async def _write(self) -> None:
         """Keep what waits, and tell it, until nothing waits."""
+        loop = asyncio.get_running_loop()
         try:
             while self._waiting:
+                if (pause_s := self._next_at - loop.time()) > 0:
+                    await asyncio.sleep(pause_s)
+                self._next_at = loop.time() + settings.DOCUMENTS_BATCH_S
                 batch, self._waiting = self._waiting, []
                 self._has_room.set()
                 await self._keep(batch)

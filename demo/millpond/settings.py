@@ -207,9 +207,11 @@ DANMAKU_CROWD_S = 4
 DANMAKU_CROWD_PER_SECOND = 1_000
 
 # Documents: bytes of one, with what was deleted since its updates were folded last, and of one
-# message; how many updates are folded at once; messages of one connection: at once, then a second.
+# message; how often what was written is kept and told; how many updates are folded at once;
+# messages of one connection: at once, then a second.
 DOCUMENTS_BYTES = 512 * 1024
 DOCUMENTS_UPDATE_BYTES = 256 * 1024
+DOCUMENTS_BATCH_S = 0.1
 DOCUMENTS_COMPACT_AFTER = 200
 DOCUMENTS_BURST = 400
 DOCUMENTS_PER_SECOND = 100

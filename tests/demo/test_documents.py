@@ -271,6 +271,19 @@ async def test_two_write_and_have_the_same_text(site):
 
 
 @served
+async def test_what_is_written_within_a_tenth_of_a_second_is_kept_at_once(site):
+    loop = asyncio.get_running_loop()
+    async with two(site) as (one, other):
+        began = loop.time()
+        await one.write(0, "a")
+        await other.says("a")
+        await asyncio.gather(one.write(1, "b"), other.write(1, "c"))
+        await one.until(lambda: len(str(one.text)) == 3)
+        await other.says(str(one.text))
+        assert loop.time() - began > 0.09  # a timer's milliseconds are rounded
+
+
+@served
 async def test_what_was_written_is_there_for_who_comes_later(site):
     maya = await site.visitor().log_in("maya")
     number = await new_document(maya)
