@@ -54,3 +54,8 @@ class User(AbstractUser):
             "initials": self.initials,
             "color": self.color,
         }
+
+    @staticmethod
+    def shown_by(field: str) -> list[str]:
+        """Return the columns, behind a foreign key to a user, that say how it is shown."""
+        return [f"{field}__{column}" for column in ("display_name", "username", "color")]

@@ -175,6 +175,12 @@ class MessageQuerySet(models.QuerySet):
             messages = messages.filter(number__lt=before)
         return in_room(room, messages.order_by("-number")[: settings.CHAT_PAGE_SIZE])[::-1]
 
+    def last_of(self, room) -> list[tuple]:
+        """Return what decides how the last page looks: key, number, change, author of each."""
+        columns = ("pk", "number", "change", *get_user_model().shown_by("author"))
+        newest = self.filter(room=room).order_by("-number").values_list(*columns)
+        return list(newest[: settings.CHAT_PAGE_SIZE])[::-1]
+
     def changed(self, *, room, after) -> "tuple[int, list[Message], bool]":
         """Return the number of the room's last change, and the messages that changed since.
 

@@ -20,6 +20,7 @@ from chat.forms import RoomForm
 from chat.images import CONTENT_TYPE, picture_of, too_large
 from chat.models import Message, Room
 from live.limits import Refused, text_of, uuid_of
+from millpond.pieces import pieces
 
 __all__ = ["converse", "image", "new_conversation", "new_room", "room", "rooms", "upload"]
 
@@ -44,15 +45,16 @@ def room(request, slug):
     here = next((each for each in rooms if each.slug == slug), None)
     if here is None:
         raise Http404
-    messages = Message.objects.page(room=here)
+    rows = Message.objects.last_of(here)
+    authored = Message.objects.select_related("author", "room")
     return render(
         request,
         "chat/room.html",
         {
             "room": here,
             "rooms": rooms,
-            "page": messages,
-            "has_older": bool(messages) and messages[0].number > 1,
+            "page": pieces("chat/_message.html", "message", rows, authored.in_bulk),
+            "has_older": bool(rows) and rows[0][1] > 1,
             "moderator": actions.may_moderate(request.user, here),
             "limit": settings.CHAT_MESSAGE_LENGTH,
             "image_limit": settings.CHAT_IMAGE_BYTES,

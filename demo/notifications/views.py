@@ -1,6 +1,7 @@
 """The pages: the board, a post with its comments, and all that one was told."""
 
 from django.contrib import messages
+from django.contrib.auth import get_user_model
 from django.core.paginator import Paginator
 from django.db import transaction
 from django.db.models import Count
@@ -9,6 +10,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
+from millpond.pieces import pieces
 from notifications.forms import CommentForm, PostForm
 from notifications.models import Notification, Post
 
@@ -54,7 +56,12 @@ def post(request, number):
         "notifications/post.html",
         {
             "post": here,
-            "comments": here.comments.select_related("author"),
+            "comments": pieces(
+                "notifications/_comment.html",
+                "comment",
+                here.comments.values_list("pk", "text", *get_user_model().shown_by("author")),
+                here.comments.select_related("author").in_bulk,
+            ),
             "follows": here.followers.contains(request.user),
             "form": form,
         },

@@ -14,7 +14,9 @@ from django.core.files.storage import FileSystemStorage
 from django.core.signals import request_finished
 from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import path as route
+from django.utils import translation
 from django.utils.deprecation import MiddlewareMixin
+from django.utils.html import conditional_escape
 from websockets.exceptions import InvalidStatus
 
 from headrace.testing import HttpCommunicator
@@ -162,6 +164,39 @@ async def test_a_page_goes_to_a_thread_once(settings, monkeypatch):
     assert [sender for sender, _ in finished] == [Pages, Pages], "each is closed, and once"
     assert loop_thread not in {thread for _, thread in finished}
     request_finished.disconnect(note)
+
+
+async def test_a_piece_of_a_page_is_made_once(settings, monkeypatch):
+    monkeypatch.syspath_prepend(str(DEMO))
+    from millpond.pieces import pieces
+
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    source = {"piece.html": "<p>{{ said.text }}</p>"}
+    loaders = [("django.template.loaders.locmem.Loader", source)]
+    settings.TEMPLATES = [
+        {
+            "BACKEND": "django.template.backends.django.DjangoTemplates",
+            "OPTIONS": {"loaders": loaders},
+        }
+    ]
+    table = {n: SimpleNamespace(text=text) for n, text in enumerate(["one", "<two>", "three"])}
+    asked = []
+
+    def objects(numbers):
+        asked.append(numbers)
+        return {n: table[n] for n in numbers if n in table}
+
+    def show():
+        rows = [(n, said.text) for n, said in table.items()]
+        return "".join(map(conditional_escape, pieces("piece.html", "said", rows, objects)))
+
+    assert show() == show() == "<p>one</p><p>&lt;two&gt;</p><p>three</p>"
+    table[1].text = "TWO"
+    with translation.override("zh-hans"):
+        assert show() == "<p>one</p><p>TWO</p><p>three</p>"
+    assert show() == "<p>one</p><p>TWO</p><p>three</p>"
+    assert asked == [[0, 1, 2], [0, 1, 2], [1]]
+    assert pieces("piece.html", "said", [(0, "one"), (7, "gone")], objects) == ["<p>one</p>"]
 
 
 @pytest.mark.parametrize(
