@@ -255,20 +255,23 @@ async def test_a_thread_waits_where_much_is_on_its_way(layer, monkeypatch):
     assert await sent == [0, 1, 2]
 
 
-async def test_what_is_for_a_mailbox_stays_behind_what_is_for_its_group(layer):
+async def test_what_is_for_a_mailbox_stays_behind_what_is_for_its_group(layer, monkeypatch):
     await member(layer, "room")
     await layer.group_add("room", "work")
-    first = threading.Event()
+    loop, delivers, abroad = asyncio.get_running_loop(), threading.Event(), Hub.abroad
+
+    def watched(hub, *to):
+        if to:
+            delivers.set()
+        return abroad(hub, *to)
 
     def send_all():
+        loop.call_soon_threadsafe(delivers.wait, 5)  # until then the loop stands still
         layer.group_send_sync("room", {"type": "count", "n": 1})
-        first.set()
         layer.send_sync("work", {"type": "count", "n": 2})
 
-    sent = asyncio.create_task(in_thread(send_all))
-    await asyncio.sleep(0)
-    assert first.wait(5)  # and the loop stands still
-    await sent
+    monkeypatch.setattr(Hub, "abroad", watched)
+    await in_thread(send_all)
     assert [(await layer.receive("work"))["n"] for _ in range(2)] == [1, 2]
 
 
