@@ -216,6 +216,14 @@ def test_a_mistake_in_the_arguments(capsys, arguments, says):
     assert "Traceback" not in written
 
 
+@pytest.mark.parametrize("error", [TypeError, ValueError, ModuleNotFoundError])
+def test_what_the_application_s_module_raises_is_its_own(tmp_path, monkeypatch, error):
+    (tmp_path / "raises_at_import.py").write_text(f"raise {error.__name__}('at import')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(error, match="at import"):
+        cli.load("raises_at_import:application")
+
+
 def test_help(capsys):
     status, written = run(capsys, "serve", "--help")
     assert status == 0

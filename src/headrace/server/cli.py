@@ -207,6 +207,11 @@ def load(path: str) -> Any:
             f"{path!r} is a file: write the name to import it by, "
             "for instance mysite.asgi:application"
         )
+    if not module_name or module_name.startswith("."):
+        raise ConfigurationError(
+            f"{path!r} names no application: write MODULE:NAME, "
+            "for instance mysite.asgi:application"
+        )
     if not colon and (dotted := _dotted(path)) is not None:
         module_name, name = dotted
     name = name or "application"
@@ -218,11 +223,6 @@ def load(path: str) -> Any:
         raise ConfigurationError(
             f"there is no module {error.name!r} for {path!r}: run the command where it can be "
             "imported from, or name that folder with --app-dir"
-        ) from None
-    except (ValueError, TypeError):
-        raise ConfigurationError(
-            f"{path!r} names no application: write MODULE:NAME, "
-            "for instance mysite.asgi:application"
         ) from None
     try:
         found: Any = module
