@@ -27,12 +27,20 @@ MODULES = (
     "server.websocket",
     "server.http",
     "server.connection",
+    "protocols._http1_grammar",
+    "server.limits",
     "protocols._http1_response",
+    "server.runtime",
     "server.outbox",
+    "protocols.handshake",
+    "server.asgi",
+    "server.counters",
     "server.wheel",
     "server.ending",
     "server.inbox",
     "server.turn",
+    "server.buckets",
+    "server.settled",
 )
 COMPILED = [f"headrace.{name}" for name in (*MODULES, "protocols._frames_compiled")]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -65,7 +65,8 @@ def test_the_types_name_every_slot(name):
             attributes = typed[begins[1]]
         elif attribute := re.match(r"    cdef public [\w ]+ (\w+)$", line):
             attributes.append(attribute[1])
-    assert typed
+    # Where there are only functions, there is nothing to type.
+    assert typed or not any(slots.values())
     for kind, attributes in typed.items():
         assert attributes == slots[kind]
 

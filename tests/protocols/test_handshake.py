@@ -50,6 +50,21 @@ class TestUpgrade:
     def test_a_good_request(self):
         assert check() == HandshakeRequest(KEY, [], [])
 
+    def test_what_was_judged_before_is_judged_the_same_for_each(self):
+        offer = {
+            b"sec-websocket-protocol": b"known",
+            b"sec-websocket-extensions": b"permessage-deflate",
+        }
+        first, second = check(offer), check(offer | {b"sec-websocket-key": b"B" * 22 + b"=="})
+        assert (first.key, second.key) == (KEY, b"B" * 22 + b"==")
+        assert first.accept()[0] != second.accept()[0]
+        first.subprotocols.clear()  # the scope's, with which an application may do as it likes
+        first.offers.clear()
+        assert check(offer) == HandshakeRequest(KEY, second.subprotocols, second.offers)
+        assert second.subprotocols == ["known"]
+        long = {b"sec-websocket-protocol": b"p" * 2000}
+        assert check(long) == check(long)
+
     @pytest.mark.parametrize("method", ["POST", "HEAD", "get", "CONNECT", "G\x1b[31m\u20ac" * 9])
     def test_the_method_is_get(self, method):
         error = refused(method=method)

@@ -1285,6 +1285,41 @@ def test_a_section_that_was_read_before_means_the_same(section: bytes) -> None:
     assert others[-1].headers == first.headers
 
 
+def test_a_handshake_is_known_by_all_but_its_key() -> None:
+    section = b"Host: a\r\nSec-WebSocket-Key: %b\r\nOrigin: http://known\r\n\r\n"
+    keys = [b"%022d==" % number for number in range(4)]
+    for key in keys:
+        (request, *_) = Http1Engine(now=0.0).receive(b"GET / HTTP/1.1\r\n" + section % key, 0.0)
+        assert isinstance(request, RequestReceived)
+        assert request.headers == [
+            (b"host", b"a"),
+            (b"sec-websocket-key", key),
+            (b"origin", b"http://known"),
+        ]
+    known = [kept for kept in grammar._shared_sections if b"http://known" in kept]
+    assert known == [b"\r\n" + section % b""]
+    # Without a key, and with one that is none, it is another request.
+    for value in (b"", b"A" * 24, keys[0] + b"=", keys[0] + b"\r\nSec-WebSocket-Key: " + keys[1]):
+        raw = b"GET / HTTP/1.1\r\n" + section % value
+        for _ in range(2):
+            (request, *_) = Http1Engine(now=0.0).receive(raw, 0.0)
+            assert isinstance(request, RequestReceived)
+            values = [told for name, told in request.headers if name == b"sec-websocket-key"]
+            assert values == value.split(b"\r\nSec-WebSocket-Key: ")
+    assert not any(key in kept for kept in grammar._shared_sections for key in (keys[0], b"A" * 24))
+
+
+def test_a_request_line_without_a_query_is_read_once() -> None:
+    first = grammar.parse_request_line(b"GET /known HTTP/1.1")
+    assert grammar.parse_request_line(b"GET /known HTTP/1.1") is first
+    grammar.parse_request_line(b"GET /known?token=tell-nobody HTTP/1.1")
+    grammar.parse_request_line(b"GET /%b HTTP/1.1" % (b"x" * 1000))
+    assert not any(b"tell-nobody" in line or len(line) > 500 for line in grammar._shared_lines)
+    for index in range(2 * grammar._SHARED_LIMIT):
+        grammar.parse_request_line(b"GET /%d HTTP/1.1" % index)
+    assert len(grammar._shared_lines) <= grammar._SHARED_LIMIT
+
+
 def test_a_known_section_is_judged_anew_behind_another_line() -> None:
     section = b"Host: a\r\nAccept: known\r\n\r\n"
     for _ in range(3):

@@ -4,7 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from headrace.server.config import Config
 from headrace.server.ending import LINGER_S, Ending
+from headrace.server.runtime import Runtime
+from headrace.server.turn import Turn
+from headrace.server.wheel import Wheel
 
 
 class Transport:
@@ -31,6 +35,16 @@ class Transport:
         return lambda: self.calls.append(name)
 
 
+class Line(Turn):
+    def later(self, work):
+        self.later_calls.append(work)
+
+
+class Deadlines(Wheel):
+    def schedule(self, timed, deadline):
+        self.told.append(deadline)
+
+
 class Spoken(Ending):
     """A protocol that has a deadline of its own at 99."""
 
@@ -42,16 +56,18 @@ class Spoken(Ending):
         self.now = 0.0
         self.told = []
         self.later = []
-        super().__init__(
-            SimpleNamespace(
-                loop=SimpleNamespace(time=lambda: self.now),
-                config=SimpleNamespace(write_timeout_s=10.0),
-                wheel=SimpleNamespace(schedule=lambda _, due: self.told.append(due)),
-                turn=SimpleNamespace(later=lambda work: self.later.append(work)),
-                refusals=SimpleNamespace(count=self.told.append),
-                log=lambda *arguments: self.told.append(arguments[0]),
-            )
+        loop = SimpleNamespace(time=lambda: self.now, call_later=None)
+        runtime = Runtime(
+            app=None,
+            config=Config(write_timeout_s=10.0),
+            loop=loop,
+            turn=Line(loop),
+            wheel=Deadlines(loop),
         )
+        runtime.turn.later_calls, runtime.wheel.told = self.later, self.told
+        runtime.refusals = SimpleNamespace(count=self.told.append)
+        runtime.log = lambda *arguments: self.told.append(arguments[0])
+        super().__init__(runtime)
         self._transport = Transport(**transport)
         self._heard_all = heard_all
 

@@ -132,12 +132,22 @@ class RequestLine(NamedTuple):
     query_string: bytes
 
 
+_SHARED_LINE_BYTES = 320
+_SHARED_LIMIT = 1024
+
+# A request line that was read before, without a query, which is often made for one client.
+_shared_lines: dict[bytes, RequestLine] = {}
+
+
 def parse_request_line(line: bytes) -> RequestLine:
     """Take the first line of a request apart (RFC 9112 §3).
 
     Raises HandshakeError: 400, 501 for CONNECT and for a method that isn't in capital letters,
     505 for a version that isn't 1.0 or 1.1.
     """
+    known = _shared_lines.get(line)
+    if known is not None:
+        return known
     match = _split_common_line(line)
     if match is None:
         return _parse_uncommon_line(line)
@@ -145,7 +155,12 @@ def parse_request_line(line: bytes) -> RequestLine:
     version = "1.1" if minor == b"1" else "1.0"
     path = raw_path.decode("ascii") if b"%" not in raw_path else _decode(raw_path)
     name = _METHODS.get(method) or _check_method(method, target)
-    return RequestLine(name, target, version, None, path, raw_path, query)
+    parsed = RequestLine(name, target, version, None, path, raw_path, query)
+    if not query and len(line) <= _SHARED_LINE_BYTES:
+        if len(_shared_lines) >= _SHARED_LIMIT:
+            _shared_lines.clear()  # paths made up to fill the table make room for those in use
+        _shared_lines[line] = parsed
+    return parsed
 
 
 def parse_path(target: bytes) -> tuple[str, bytes, bytes]:
@@ -282,8 +297,6 @@ _SHARED_NAMES = frozenset(
     b"sec-websocket-protocol sec-websocket-version te upgrade upgrade-insecure-requests "
     b"user-agent via x-forwarded-host x-forwarded-port x-forwarded-proto x-requested-with".split()
 )
-_SHARED_LINE_BYTES = 320
-_SHARED_LIMIT = 1024
 
 # A line that was read before -> the one copy of its field. 15,000 idle connections of a few kinds
 # of browser hold a few copies: 480 bytes for the headers of a handshake instead of 2,300.
@@ -291,9 +304,10 @@ _shared_fields: dict[bytes, Field] = {}
 _shared_framing_fields: dict[bytes, Field] = {}  # the same, for what ``_judge_framing`` must see
 
 
-# A section whose every line is among those -> its fields, and what they say together. Most clients
-# send the same one again and again, so it is judged once.
-_shared_sections: "dict[bytes, tuple[tuple[Field, ...], Framing]]" = {}
+# A section whose every line is among those -> its fields, what they say together, and which of them
+# is the key of a WebSocket (-1: none). Most clients send the same one again and again, so it is
+# judged once. A handshake's is kept without its key, which says nothing about the rest.
+_shared_sections: "dict[bytes, tuple[tuple[Field, ...], Framing, int]]" = {}
 _SHARED_SECTION_BYTES = 1024
 _SHARED_SECTIONS = 256
 
@@ -350,15 +364,42 @@ def parse_head(line: RequestLine, head: bytes, lines: list[bytes]) -> "tuple[lis
     return fields, framing
 
 
+# RFC 6455 §4.1: 16 bytes in base64, as every client sends them.
+_KEY_NAME = b"sec-websocket-key"
+_KEY_LINE = b"\r\nSec-WebSocket-Key: "
+_KEY_BYTES = 24
+_KEY = rb"[A-Za-z0-9+/]{22}=="
+_is_key = re.compile(_KEY).fullmatch
+_is_key_line = re.compile(rb"Sec-WebSocket-Key: " + _KEY).fullmatch
+
+
+def _take_key(section: bytes) -> tuple[bytes, bytes | None]:
+    """Give the section without the key of a WebSocket, and the key; None where it has none."""
+    begin = section.find(_KEY_LINE)
+    if begin < 0:
+        return section, None
+    begin += len(_KEY_LINE)
+    end = begin + _KEY_BYTES
+    key = section[begin:end]
+    if section[end : end + 2] != b"\r\n" or not _is_key(key):
+        return section, None
+    return section[:begin] + section[end:], key
+
+
 def recall_head(line: RequestLine, section: bytes) -> "tuple[list[Field], Framing] | None":
     """Give what ``parse_head`` gave for a head of this line and section, if that is known.
 
     The section begins with the CRLF of the request line.
     """
+    section, key = _take_key(section)
     known = _shared_sections.get(section)
     if known is None or not _is_common(line):
         return None
-    return list(known[0]), known[1]
+    shared, framing, place = known
+    fields = list(shared)
+    if key is not None:
+        fields[place] = _KEY_NAME, key
+    return fields, framing
 
 
 def _is_common(line: RequestLine) -> bool:
@@ -368,9 +409,14 @@ def _is_common(line: RequestLine) -> bool:
 
 def _share_section(section: bytes, fields: list[Field], framing: "Framing") -> None:
     if len(section) <= _SHARED_SECTION_BYTES:
+        section, key = _take_key(section)
+        place = -1
+        if key is not None:
+            place = fields.index((_KEY_NAME, key))
+            fields = [*fields[:place], (_KEY_NAME, b""), *fields[place + 1 :]]
         if len(_shared_sections) >= _SHARED_SECTIONS:
             _shared_sections.clear()  # sections made up to fill the table, again
-        _shared_sections[section] = tuple(fields), framing
+        _shared_sections[section] = tuple(fields), framing, place
 
 
 def parse_trailers(section: bytes) -> list[Field]:
@@ -392,9 +438,9 @@ def _parse_fields(
 ) -> tuple[list[Field], tuple[Field, ...], str | None, bool]:
     """Give the fields, in order, those of them that frame the message, and httptools' objection.
 
-    At last, whether all of them were known as fields that many connections share. A line that is
-    no field is refused here. What httptools has against lines that are well-formed is left to the
-    caller, who knows better words for it.
+    At last, whether all of them were known as fields that many connections share, the key of a
+    WebSocket aside. A line that is no field is refused here. What httptools has against lines that
+    are well-formed is left to the caller, who knows better words for it.
     """
     objection = None
     try:
@@ -411,7 +457,7 @@ def _parse_fields(
         if field is None:
             field = _shared_framing_fields.get(line)
             if field is None:
-                shared = False
+                shared = shared and _is_key_line(line) is not None
                 field = _parse_line(line)
                 if field is None:
                     _refuse_line(head)

@@ -29,6 +29,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION = b"13"
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
+_SOME_KEY = b"A" * 22 + b"=="
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 # What a client's request says about a WebSocket; a browser sends a dozen headers beside.
 _THEIR_HEADERS = frozenset(
@@ -42,6 +43,8 @@ _THEIR_HEADERS = frozenset(
         b"upgrade",
     )
 )
+# Requests that say more than this are judged anew each time.
+_KEPT_BYTES = 1024
 _OUR_HEADERS = frozenset(
     (
         b"connection",
@@ -139,17 +142,38 @@ def parse_handshake(
 
     Raises HandshakeError, whose text says what is wrong and what to send.
     """
-    fields = list(headers)
-    lines = dict(fields)
-    if len(lines) < len(fields):
-        lines = _join_repeated(fields)
-    if http_version in ("2", "3"):
+    key = b""
+    theirs: list[tuple[bytes, bytes]] = []
+    size = 0
+    for name, value in headers:
+        if name in _THEIR_HEADERS:
+            if name == b"sec-websocket-key" and _KEY.fullmatch(value):
+                # What stands for it is as good as any, and the same for all.
+                key, value = value, _SOME_KEY
+            theirs.append((name, value))
+            size += len(value)
+    judge = _judge if size <= _KEPT_BYTES else _judge.__wrapped__
+    has_key, subprotocols, offers = judge(method, http_version, tuple(theirs))
+    return HandshakeRequest(key if has_key else b"", list(subprotocols), list(offers))
+
+
+@lru_cache(maxsize=256)
+def _judge(
+    method: str, http_version: str, theirs: tuple[tuple[bytes, bytes], ...]
+) -> tuple[bool, tuple[str, ...], tuple[Offer, ...]]:
+    """Judge what a request says about a WebSocket, once for all that say the same.
+
+    Return whether the key counts, the subprotocols, and the extensions that are offered.
+    """
+    lines = dict(theirs)
+    if len(lines) < len(theirs):
+        lines = _join_repeated(theirs)
+    has_key = http_version not in ("2", "3")
+    if has_key:
+        _check_upgrade(method, http_version, lines)
+    elif method != "CONNECT":
         # RFC 8441 §5: the stream takes the place of Upgrade, Connection and the key.
-        if method != "CONNECT":
-            raise HandshakeError(f"the method is {_shown(method)}: send an extended CONNECT")
-        key = b""
-    else:
-        key = _check_upgrade(method, http_version, lines)
+        raise HandshakeError(f"the method is {_shown(method)}: send an extended CONNECT")
     if lines.get(b"sec-websocket-version") != _VERSION:
         # RFC 6455 §4.4: say which version we speak.
         raise HandshakeError(
@@ -161,7 +185,7 @@ def parse_handshake(
     offers: list[Offer] = []
     if (value := lines.get(b"sec-websocket-extensions")) is not None:
         offers = parse_offers(value.decode("latin-1"))
-    return HandshakeRequest(key, subprotocols, offers)
+    return has_key, tuple(subprotocols), tuple(offers)
 
 
 def _join_repeated(fields: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -171,13 +195,12 @@ def _join_repeated(fields: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """
     lines: dict[bytes, list[bytes]] = {}
     for name, value in fields:
-        if name in _THEIR_HEADERS:
-            lines.setdefault(name, []).append(value)
+        lines.setdefault(name, []).append(value)
     return {name: b", ".join(values) for name, values in lines.items()}
 
 
-def _check_upgrade(method: str, http_version: str, lines: dict[bytes, bytes]) -> bytes:
-    """Check what HTTP/1.1 alone has, and return the key (RFC 6455 §4.2.1, 1 to 5)."""
+def _check_upgrade(method: str, http_version: str, lines: dict[bytes, bytes]) -> None:
+    """Check what HTTP/1.1 alone has (RFC 6455 §4.2.1, 1 to 5)."""
     if method != "GET":
         raise HandshakeError(
             f"the method is {_shown(method)}: a WebSocket begins with GET",
@@ -206,7 +229,6 @@ def _check_upgrade(method: str, http_version: str, lines: dict[bytes, bytes]) ->
             "the Sec-WebSocket-Key header is missing, repeated or malformed: "
             "send it once, 16 random bytes in base64"
         )
-    return key
 
 
 def _tokens(value: bytes) -> list[bytes]:

@@ -154,6 +154,7 @@ class Http2Prefaced:
 Event = RequestReceived | BodyReceived | RequestCompleted | RequestFailed | Http2Prefaced
 
 _COMPLETED = RequestCompleted()
+_new = tuple.__new__
 
 
 class State(IntEnum):
@@ -479,17 +480,21 @@ class Http1Engine:
         self._move(BODY)
         method, target, version, _, path, raw_path, query = line
         events.append(
-            RequestReceived(
-                method,
-                target,
-                path,
-                raw_path,
-                query,
-                version,
-                headers,
-                keep_alive,
-                upgrade,
-                expect_continue,
+            # What the class does with these, without its function in Python.
+            _new(
+                RequestReceived,
+                (
+                    method,
+                    target,
+                    path,
+                    raw_path,
+                    query,
+                    version,
+                    headers,
+                    keep_alive,
+                    upgrade,
+                    expect_continue,
+                ),
             )
         )
 

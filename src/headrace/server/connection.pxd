@@ -3,6 +3,7 @@
 from headrace.protocols.http1 cimport Http1Engine
 from headrace.server.ending cimport Ending
 from headrace.server.outbox cimport Outbox
+from headrace.server.runtime cimport Runtime
 
 
 cdef class Connection(Ending):
@@ -38,6 +39,6 @@ cdef class _Http1Opening:
     cdef public object _handshake
     cdef public Outbox _outbox
     cdef public object _request
-    cdef public object _runtime
+    cdef public Runtime _runtime
     cdef public object _status
     cdef public object number

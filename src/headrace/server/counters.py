@@ -6,7 +6,6 @@ Rules of this file:
 - All of it belongs to the thread of the server's loop.
 """
 
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -18,34 +17,28 @@ __all__ = ["Counters", "reason_of"]
 RESPONSE_SECONDS = (0.005, 0.025, 0.1, 0.5, 2.5, 10.0)
 
 
-@dataclass(slots=True)
 class Counters:
     """What happened since the server started."""
 
-    #: Transport connections; the WebSockets among them count as ``websockets``, too.
-    connections: int = 0
-    tls_connections: int = 0
-    requests: int = 0
-    websockets: int = 0
-    #: Handshakes that the application accepted.
-    accepted: int = 0
-    application_errors: int = 0
-    slow_clients: int = 0
-    messages_received: int = 0
-    bytes_received: int = 0
-    messages_sent: int = 0
-    bytes_sent: int = 0
-    #: Requests, handshakes and connections that were refused, by reason; see ``refuse``.
-    refusals: Family = field(default_factory=lambda: Family(("reason",)))
-    #: Messages for slow clients that were dropped, by policy.
-    drops: Family = field(default_factory=lambda: Family(("policy",)))
-    #: Closed WebSockets, by the close code that the application heard.
-    closes: Family = field(default_factory=lambda: Family(("code",)))
-    #: Responses by the first digit of their status; a client that left before has the fifth's 499.
-    statuses: list[int] = field(default_factory=lambda: [0] * 10)
-    durations: Histogram = field(default_factory=lambda: Histogram(RESPONSE_SECONDS))
-    #: Connections that are open, by protocol.
-    open: dict[str, int] = field(default_factory=dict)
+    __slots__ = (
+        "accepted",
+        "application_errors",
+        "bytes_received",
+        "bytes_sent",
+        "closes",
+        "connections",
+        "drops",
+        "durations",
+        "messages_received",
+        "messages_sent",
+        "open",
+        "refusals",
+        "requests",
+        "slow_clients",
+        "statuses",
+        "tls_connections",
+        "websockets",
+    )
 
     _HELP: ClassVar = {
         "connections": "Connections that were accepted.",
@@ -60,6 +53,33 @@ class Counters:
         "bytes_received": "Bytes from clients.",
         "bytes_sent": "Bytes to clients.",
     }
+
+    def __init__(self) -> None:
+        #: Transport connections; the WebSockets among them count as ``websockets``, too.
+        self.connections = 0
+        self.tls_connections = 0
+        self.requests = 0
+        self.websockets = 0
+        #: Handshakes that the application accepted.
+        self.accepted = 0
+        self.application_errors = 0
+        self.slow_clients = 0
+        self.messages_received = 0
+        self.bytes_received = 0
+        self.messages_sent = 0
+        self.bytes_sent = 0
+        #: Requests, handshakes and connections that were refused, by reason; see ``refuse``.
+        self.refusals = Family(("reason",))
+        #: Messages for slow clients that were dropped, by policy.
+        self.drops = Family(("policy",))
+        #: Closed WebSockets, by the close code that the application heard.
+        self.closes = Family(("code",))
+        #: Responses by the first digit of their status; a client that left before has the fifth's
+        #: 499.
+        self.statuses = [0] * 10
+        self.durations = Histogram(RESPONSE_SECONDS)
+        #: Connections that are open, by protocol.
+        self.open: dict[str, int] = {}
 
     def refuse(self, reason: str) -> None:
         """Count something that was refused; reasons are few, and words."""

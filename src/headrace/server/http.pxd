@@ -1,6 +1,7 @@
 # The types with which Cython compiles http.py.
 
 from headrace.server.inbox cimport Inbox
+from headrace.server.runtime cimport Runtime
 
 
 cdef class Exchange(Inbox):
@@ -15,7 +16,7 @@ cdef class Exchange(Inbox):
     cdef public bint _gone
     cdef public object _outbox
     cdef public object _request
-    cdef public object _runtime
+    cdef public Runtime _runtime
     cdef public bint _started
     cdef public object _status
     cdef public object _task

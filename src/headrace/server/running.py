@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import Self
 
 from .config import Config
-from .runtime import ASGIApplication, Counters
+from .counters import Counters
+from .runtime import ASGIApplication
 from .server import CANCELLED_S, Server
 
 __all__ = ["ThreadedServer", "ending_at_once", "give_way", "new_event_loop", "run"]

@@ -7,7 +7,6 @@ import logging
 import resource
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from ..exceptions import CloseCode
@@ -15,7 +14,6 @@ from ..instruments import current_number, process
 from ..protocols.websocket import Timeouts
 from .bounded_log import BoundedLog
 from .config import Config
-from .counters import Counters
 from .endpoint import Address
 from .identity import Peer
 from .limits import Gate, Pace, Refusals
@@ -26,7 +24,6 @@ from .wheel import Wheel
 __all__ = [
     "ASGIApplication",
     "Address",
-    "Counters",
     "Drainable",
     "Message",
     "Receive",
@@ -80,64 +77,94 @@ class Drainable(Protocol):
         ...
 
 
-@dataclass(slots=True)
 class Runtime:
     """The shared state of one server."""
 
-    app: ASGIApplication
-    config: Config
-    loop: asyncio.AbstractEventLoop
-    turn: Turn
-    wheel: Wheel
-    counters: Counters = field(init=False)
-    #: The number of this process among the workers; 0: it is the only one.
-    worker: int = 0
-    #: When the server started, in seconds since 1970.
-    started: float = field(default_factory=time.time)
-    #: The number that was given to a connection last.
-    numbered: int = 0
-    #: Leaves settled WebSockets out of garbage collections; None: the process is not ours.
-    settled: Settled | None = None
-    #: Every open connection.
-    connections: set[Drainable] = field(default_factory=set)
-    #: Every task that runs the application, so that none is lost or forgotten.
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    #: The ``sys.exit()`` of a handler that has just been answered for.
-    exited: SystemExit | None = None
-    #: What the application put into the lifespan's state; None: it has no lifespan.
-    state: dict[str, Any] | None = None
-    #: Addresses of ours, so that connections share them.
-    addresses: dict[Address | None, Address | None] = field(default_factory=dict)
-    #: Whether the application has started.
-    serving: bool = False
-    draining: bool = False
-    #: Until then a drain lets connections wait for a request that may be on its way.
-    idle_until: float = 0.0
-    #: What a stop tells the client of a WebSocket: close code and reason.
-    farewell: tuple[int, str] = (CloseCode.GOING_AWAY, "the server is stopping")
-    #: Set when a stop has no connection and no task left to wait for.
-    quiet: asyncio.Event = field(default_factory=asyncio.Event)
-    #: Where every task of the application begins: what one sets is not seen by the next.
-    context: contextvars.Context = field(default_factory=contextvars.copy_context)
-    timeouts: Timeouts = field(init=False)
-    #: For lines that clients can cause as often as they like.
-    log: BoundedLog = field(init=False)
-    #: The way to say no.
-    refusals: Refusals = field(init=False)
-    gate: Gate = field(init=False)
-    #: How fast a WebSocket's client may send; None: as fast as it is read.
-    pace: Pace | None = field(init=False)
-    #: The headers that a response has unless the application gave its own.
-    default_headers: list[tuple[bytes, bytes]] = field(init=False)
-    _date_second: int = 0
+    __slots__ = (
+        "_date_second",
+        "_makes_tasks",
+        "addresses",
+        "app",
+        "config",
+        "connections",
+        "context",
+        "counters",
+        "default_headers",
+        "draining",
+        "exited",
+        "farewell",
+        "gate",
+        "idle_until",
+        "log",
+        "loop",
+        "numbered",
+        "pace",
+        "quiet",
+        "refusals",
+        "serving",
+        "settled",
+        "started",
+        "state",
+        "tasks",
+        "timeouts",
+        "turn",
+        "wheel",
+        "worker",
+    )
 
-    def __post_init__(self) -> None:
-        config = self.config
-        process.worker = self.worker
-        self.counters = self.turn.counters
-        self.log = BoundedLog(logger, clock=self.loop.time, later=self.loop.call_later)
+    def __init__(
+        self,
+        *,
+        app: ASGIApplication,
+        config: Config,
+        loop: asyncio.AbstractEventLoop,
+        turn: Turn,
+        wheel: Wheel,
+        worker: int = 0,
+        numbered: int = 0,
+        settled: Settled | None = None,
+    ) -> None:
+        self.app = app
+        self.config = config
+        self.loop = loop
+        self.turn = turn
+        self.wheel = wheel
+        self.counters = turn.counters
+        #: The number of this process among the workers; 0: it is the only one.
+        self.worker = process.worker = worker
+        #: When the server started, in seconds since 1970.
+        self.started = time.time()
+        #: The number that was given to a connection last.
+        self.numbered = numbered
+        #: Leaves settled WebSockets out of garbage collections; None: the process is not ours.
+        self.settled = settled
+        #: Every open connection.
+        self.connections: set[Drainable] = set()
+        #: Every task that runs the application, so that none is lost or forgotten.
+        self.tasks: set[asyncio.Task[None]] = set()
+        #: The ``sys.exit()`` of a handler that has just been answered for.
+        self.exited: SystemExit | None = None
+        #: What the application put into the lifespan's state; None: it has no lifespan.
+        self.state: dict[str, Any] | None = None
+        #: Addresses of ours, so that connections share them.
+        self.addresses: dict[Address | None, Address | None] = {}
+        #: Whether the application has started.
+        self.serving = False
+        self.draining = False
+        #: Until then a drain lets connections wait for a request that may be on its way.
+        self.idle_until = 0.0
+        #: What a stop tells the client of a WebSocket: close code and reason.
+        self.farewell: tuple[int, str] = (CloseCode.GOING_AWAY, "the server is stopping")
+        #: Set when a stop has no connection and no task left to wait for.
+        self.quiet = asyncio.Event()
+        #: Where every task of the application begins: what one sets is not seen by the next.
+        self.context = contextvars.copy_context()
+        #: For lines that clients can cause as often as they like.
+        self.log = BoundedLog(logger, clock=loop.time, later=loop.call_later)
+        #: The way to say no.
         self.refusals = Refusals(self.counters.refuse, self.log)
         self.gate = Gate(config.clients, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        #: How fast a WebSocket's client may send; None: as fast as it is read.
         self.pace = Pace.of(config.clients)
         self.timeouts = Timeouts(
             ping_interval_s=config.ping_interval_s or None,
@@ -145,9 +172,13 @@ class Runtime:
             close_timeout_s=config.close_timeout_s,
             message_timeout_s=config.message_timeout_s or None,
         )
+        #: The headers that a response has unless the application gave its own.
         self.default_headers = [(b"date", b"")]
         if config.server_header:
             self.default_headers.append((b"server", config.server_header.encode("ascii")))
+        self._date_second = 0
+        #: Whether a task of the loop is one of asyncio, and nothing else.
+        self._makes_tasks = type(loop).__module__.partition(".")[0] in ("asyncio", "uvloop")
 
     def run(
         self,
@@ -164,7 +195,13 @@ class Runtime:
         context = self.context.copy()
         context.run(current_number.set, number)
         # One name for all: a numbered one is a string of its own for each connection.
-        task = self.loop.create_task(coroutine, name="headrace application", context=context)
+        loop, name = self.loop, "headrace application"
+        task: asyncio.Task[None]
+        if self._makes_tasks and loop.get_task_factory() is None:
+            # As these loops do themselves; uvloop has a name made first that it then replaces.
+            task = asyncio.Task(coroutine, loop=loop, name=name, context=context)
+        else:
+            task = loop.create_task(coroutine, name=name, context=context)
         self.tasks.add(task)
         if on_end is not None:
             task.add_done_callback(on_end)

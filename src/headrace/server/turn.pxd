@@ -1,5 +1,8 @@
 # The types with which Cython compiles turn.py.
 
+from headrace.server.counters cimport Counters
+
+
 cdef class Turn:
     cdef public object _clock
     cdef public object _later
@@ -8,7 +11,7 @@ cdef class Turn:
     cdef public bint _scheduled
     cdef public object _until
     cdef public list _writables
-    cdef public object counters
+    cdef public Counters counters
     cdef public object loop
 
     cpdef resume(self, object resumable)

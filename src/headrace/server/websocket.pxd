@@ -3,6 +3,7 @@
 from headrace.protocols.websocket cimport WebSocketEngine
 from headrace.server.inbox cimport Inbox
 from headrace.server.outbox cimport Outbox
+from headrace.server.runtime cimport Runtime
 
 
 cdef class WebSocketStream(Inbox):
@@ -14,7 +15,7 @@ cdef class WebSocketStream(Inbox):
     cdef public object _opening
     cdef public object _pressure
     cdef public bint _reading_paused
-    cdef public object _runtime
+    cdef public Runtime _runtime
     cdef public object _task
     cdef public object _wire
     cdef public object bounds
