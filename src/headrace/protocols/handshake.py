@@ -154,7 +154,9 @@ def parse_handshake(
             size += len(value)
     judge = _judge if size <= _KEPT_BYTES else _judge.__wrapped__
     has_key, subprotocols, offers = judge(method, http_version, tuple(theirs))
-    return HandshakeRequest(key if has_key else b"", list(subprotocols), list(offers))
+    fields = key if has_key else b"", list(subprotocols), list(offers)
+    # What the class does with these, without its function in Python.
+    return tuple.__new__(HandshakeRequest, fields)
 
 
 @lru_cache(maxsize=256)

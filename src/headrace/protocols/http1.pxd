@@ -44,4 +44,5 @@ cdef class Http1Engine:
     cpdef _request_line(self, str what)
     cpdef bint _rest_is_here(self) except -1
     cpdef _finish(self)
+    cpdef _drop_input(self)
     cpdef _move(self, object state)

@@ -625,7 +625,7 @@ class Http1Engine:
         """
         if self.state is not READ or self._response is not None:
             raise LocalProtocolError(f"cannot switch protocols: {self._standing()}")
-        data = bytes(self._buffer[self._at :])
+        data = bytes(self._buffer[self._at :]) if self._at < len(self._buffer) else b""
         self._move(SWITCHED)
         self._drop_input()
         return data

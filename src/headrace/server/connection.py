@@ -19,7 +19,7 @@ import logging
 import select
 import sys
 from collections.abc import Hashable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from ..exceptions import HandshakeError
 from ..protocols.extensions import Extension
@@ -113,7 +113,7 @@ class Connection(Ending):
         config = runtime.config
         #: With that of the worker, the connection's id.
         self.number = runtime.number()
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = transport  # type: ignore[assignment] # to cast() is a call in Python
         self._client, server = self._ends(transport)
         # Connections to one listener share one address.
         self._server = runtime.addresses.setdefault(server, server)
@@ -440,7 +440,7 @@ class Connection(Ending):
         stream.place = self._request_place if self._place is None else self._place
         self._outbox.owner = stream
         self._step_aside()
-        self._transport.set_protocol(cast("asyncio.BaseProtocol", stream))
+        self._transport.set_protocol(stream)  # type: ignore[arg-type] # by its methods it is one
         if (watcher := runtime.config.watcher) is not None:
             watcher.websocket_opening(stream, self.peer, request)
         scope = websocket_scope(

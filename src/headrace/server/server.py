@@ -20,7 +20,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from ..exceptions import CloseCode
 from ..instruments import Snapshot
@@ -239,7 +239,7 @@ class Server:
             return Arrivals(runtime, sock, endpoint, credentials)
 
         def connection() -> asyncio.BaseProtocol:
-            return cast("asyncio.BaseProtocol", Connection(runtime))
+            return Connection(runtime)  # type: ignore[return-value] # by its methods it is one
 
         options: dict[str, Any] = {"sock": sock, "backlog": backlog}
         if isinstance(loop, asyncio.SelectorEventLoop) and endpoint.fd is None:
