@@ -351,7 +351,8 @@ class Terminal:
     @property
     def text(self):
         """What was written, without what a terminal takes for commands."""
-        return re.sub(rb"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|.)", b"", self.heard).decode()
+        text = re.sub(rb"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|.)", b"", self.heard)
+        return text.decode(errors="ignore")  # what was read last may end within a character
 
     async def read(self):
         with contextlib.suppress(BlockingIOError, OSError):
