@@ -20,8 +20,6 @@ test: ## install what the tests need, and run them all
 	@tools/test-packages
 	@tools/setup test demo
 	$(BIN)/pytest -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
-	HEADRACE_PURE=1 $(BIN)/pytest -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/protocols \
-	    tests/test_compiled.py $(patsubst %,tests/server/test_%.py,ending hostile http inbox outbox traffic turn websocket wheel)
 
 test-demo: ## the browser tests of the demo with one process, several workers, and a Redis
 	@tools/test-packages
@@ -37,7 +35,7 @@ test-all: ## the tests with every supported Python and Django that is here; TEST
 	@tools/test-packages
 	tools/test-all $(TESTS)
 
-coverage: ## branch coverage of each room by its own tests, 95 % at least
+coverage: ## branch coverage of each room by its own tests, 95 % at least; nothing in them is compiled
 	@tools/test-packages
 	@tools/setup test demo
 	tools/coverage
