@@ -108,7 +108,14 @@ class Load:
                 return
             async with socket:
                 self._sockets.add(socket)
-                pid = int(await socket.recv())
+                try:
+                    pid = int(await socket.recv())
+                except ConnectionClosed as error:
+                    # It came to a worker that was about to stop: it is told so, and comes again.
+                    if error.rcvd is None:
+                        self.failures.append(f"no close frame: {error!r}")
+                    self._sockets.discard(socket)
+                    continue
                 self.open += 1
                 try:
                     while True:
