@@ -92,6 +92,28 @@ async def test_whoever_comes_while_it_ends_gets_another_after_that():
     assert work.ended == 2
 
 
+async def test_one_that_is_left_before_it_has_begun_lets_nobody_past_the_one_that_ends():
+    work = Work()
+    work.slow_end = asyncio.Event()
+    shared = SharedTask(work)
+    await shared.enter()
+    await work.until(1)
+    leaving = [asyncio.create_task(shared.leave())]
+    await asyncio.sleep(0)
+    await shared.enter()
+    leaving.append(asyncio.create_task(shared.leave()))
+    await asyncio.sleep(0)
+    await shared.enter()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert (work.begun, work.ended) == (1, 0)
+    assert not any(task.done() for task in leaving)
+    work.slow_end.set()
+    await asyncio.gather(*leaving)
+    await work.until(2, 1)
+    await shared.leave()
+
+
 async def test_one_that_lingers_is_found_by_who_comes_soon():
     work = Work()
     shared = SharedTask(work, linger_s=60)

@@ -49,6 +49,8 @@ class SharedTask:
         self._retry_s = retry_s
         self._holders = 0
         self._task: asyncio.Task[None] | None = None
+        #: Those that have not ended: the task, and any that are still ending.
+        self._unended: set[asyncio.Task[None]] = set()
         self._lingering: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -67,12 +69,15 @@ class SharedTask:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop, self._task, self._lingering, self._holders = loop, None, None, 0
+            self._unended = set()
         self._holders += 1
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
         if not self.running:
-            self._task = loop.create_task(self._run(self._task), context=Context())
+            self._task = loop.create_task(self._run(set(self._unended)), context=Context())
+            self._unended.add(self._task)
+            self._task.add_done_callback(self._unended.discard)
 
     async def leave(self) -> None:
         """Let go of the task; the last one to do so ends it, and returns when it has ended.
@@ -89,8 +94,8 @@ class SharedTask:
             self._lingering = self._loop.call_later(self._linger_s, self._end)
             return
         self._end()
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        if self._unended:
+            await asyncio.wait(set(self._unended))
 
     async def __aenter__(self) -> Self:
         await self.enter()
@@ -109,9 +114,9 @@ class SharedTask:
         if self._task is not None:
             self._task.cancel()
 
-    async def _run(self, former: asyncio.Task[None] | None) -> None:
-        if former is not None:
-            await asyncio.wait([former])
+    async def _run(self, ending: set[asyncio.Task[None]]) -> None:
+        if ending:
+            await asyncio.wait(ending)
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
         retry_s = self._retry_s
