@@ -499,19 +499,19 @@ class Hub:
         The event is copied, and on its way when this returns: whoever hears of it on the home's
         loop, by whatever this thread does next, finds it delivered.
         """
-        if is_client_event(event):
+        if for_clients := is_client_event(event):
             check_client_event(event)
         while (home := self.abroad()) is None:
             with self.lock:
                 if self._home is not None:
                     continue  # as above
                 sinks = list(self.groups.get(group, {}).values())
-            if is_client_event(event):
+            if for_clients:
                 self._transmit(group, sinks, [event])
             else:
                 self._put(group, sinks, event)
             return
-        own = event.copy() if is_client_event(event) else copier_for(event)()
+        own = event.copy() if for_clients else copier_for(event)()
         with self.lock:
             ahead = self._ahead
             if has_room := ahead.count < AHEAD:
