@@ -15,12 +15,13 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import AddressValueError, IPv6Address
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import httptools
 
 from headrace.exceptions import HandshakeError, LocalProtocolError
+from headrace.protocols.handshake import KEY
 
 __all__ = [
     "Field",
@@ -135,6 +136,20 @@ class RequestLine(NamedTuple):
 _SHARED_LINE_BYTES = 320
 _SHARED_LIMIT = 1024
 
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+def _share(table: dict[_K, _V], key: _K, value: _V, most: int = _SHARED_LIMIT) -> None:
+    """Keep what was made of something for all who send the same.
+
+    What is made up to fill the table makes room for what is in use.
+    """
+    if len(table) >= most:
+        table.clear()
+    table[key] = value
+
+
 # A request line that was read before, without a query, which is often made for one client.
 _shared_lines: dict[bytes, RequestLine] = {}
 
@@ -157,9 +172,7 @@ def parse_request_line(line: bytes) -> RequestLine:
     name = _METHODS.get(method) or _check_method(method, target)
     parsed = RequestLine(name, target, version, None, path, raw_path, query)
     if not query and len(line) <= _SHARED_LINE_BYTES:
-        if len(_shared_lines) >= _SHARED_LIMIT:
-            _shared_lines.clear()  # paths made up to fill the table make room for those in use
-        _shared_lines[line] = parsed
+        _share(_shared_lines, line, parsed)
     return parsed
 
 
@@ -321,9 +334,7 @@ class _Names(dict[bytes, bytes]):
         lower = name.lower()
         lower = self.get(lower, lower)
         if len(name) <= 64:
-            if len(self) >= _SHARED_LIMIT:
-                self.clear()  # names made up to fill the table make room for those in use
-            self[name] = lower
+            _share(self, name, lower)
         return lower
 
 
@@ -364,13 +375,12 @@ def parse_head(line: RequestLine, head: bytes, lines: list[bytes]) -> "tuple[lis
     return fields, framing
 
 
-# RFC 6455 §4.1: 16 bytes in base64, as every client sends them.
+# The key of a WebSocket, as every client sends it.
 _KEY_NAME = b"sec-websocket-key"
 _KEY_LINE = b"\r\nSec-WebSocket-Key: "
 _KEY_BYTES = 24
-_KEY = rb"[A-Za-z0-9+/]{22}=="
-_is_key = re.compile(_KEY).fullmatch
-_is_key_line = re.compile(rb"Sec-WebSocket-Key: " + _KEY).fullmatch
+_is_key = KEY.fullmatch
+_is_key_line = re.compile(_KEY_LINE[2:] + KEY.pattern).fullmatch
 
 
 def _take_key(section: bytes) -> tuple[bytes, bytes | None]:
@@ -414,9 +424,7 @@ def _share_section(section: bytes, fields: list[Field], framing: "Framing") -> N
         if key is not None:
             place = fields.index((_KEY_NAME, key))
             fields = [*fields[:place], (_KEY_NAME, b""), *fields[place + 1 :]]
-        if len(_shared_sections) >= _SHARED_SECTIONS:
-            _shared_sections.clear()  # sections made up to fill the table, again
-        _shared_sections[section] = tuple(fields), framing, place
+        _share(_shared_sections, section, (tuple(fields), framing, place), _SHARED_SECTIONS)
 
 
 def parse_trailers(section: bytes) -> list[Field]:
@@ -478,9 +486,7 @@ def _parse_line(line: bytes) -> Field | None:
         return None
     if field[0] in _SHARED_NAMES and len(line) <= _SHARED_LINE_BYTES:
         shared = _shared_framing_fields if field[0] in _FRAMING_NAMES else _shared_fields
-        if len(shared) >= _SHARED_LIMIT:
-            shared.clear()  # lines made up to fill the table make room for those in use
-        shared[line] = field
+        _share(shared, line, field)
     return field
 
 
@@ -674,9 +680,7 @@ def encode_field(name: bytes, value: bytes) -> Field:
     line = encode_fields([(lower, value)])
     known = lower, line
     if lower in _SENT_NAMES and len(line) <= _SHARED_LINE_BYTES:
-        if len(_sent_fields) >= _SHARED_LIMIT:
-            _sent_fields.clear()  # values that never come again make room for those in use
-        _sent_fields[name, value] = known
+        _share(_sent_fields, (name, value), known)
     return known
 
 

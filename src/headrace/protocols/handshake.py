@@ -23,12 +23,12 @@ from headrace.protocols.extensions import (
     parse_offers,
 )
 
-__all__ = ["HandshakeRequest", "parse_handshake"]
+__all__ = ["KEY", "HandshakeRequest", "parse_handshake"]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION = b"13"
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
+KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 _SOME_KEY = b"A" * 22 + b"=="
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 # What a client's request says about a WebSocket; a browser sends a dozen headers beside.
@@ -147,7 +147,7 @@ def parse_handshake(
     size = 0
     for name, value in headers:
         if name in _THEIR_HEADERS:
-            if name == b"sec-websocket-key" and _KEY.fullmatch(value):
+            if name == b"sec-websocket-key" and KEY.fullmatch(value):
                 # What stands for it is as good as any, and the same for all.
                 key, value = value, _SOME_KEY
             theirs.append((name, value))
@@ -226,7 +226,7 @@ def _check_upgrade(method: str, http_version: str, lines: dict[bytes, bytes]) ->
             "the Connection header doesn't name the Upgrade header: send Connection: Upgrade"
         )
     key = lines.get(b"sec-websocket-key", b"")
-    if not _KEY.fullmatch(key):
+    if not KEY.fullmatch(key):
         raise HandshakeError(
             "the Sec-WebSocket-Key header is missing, repeated or malformed: "
             "send it once, 16 random bytes in base64"

@@ -246,8 +246,7 @@ class Connection(Ending):
         if self._outbox.paused:
             return
         if self._lingering:
-            # Not at once: a transport of asyncio that is closed from here ends twice.
-            self._runtime.loop.call_soon(self._finish_writing)
+            self._finish_writing_soon()
         elif self._exchange is None:
             self.after()
 

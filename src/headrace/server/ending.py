@@ -83,6 +83,10 @@ class Ending:
             transport.write_eof()
         self._runtime.wheel.schedule(self, self._runtime.loop.time() + self._linger_s)
 
+    def _finish_writing_soon(self) -> None:
+        """Do that in a turn to come: asyncio's transports end twice, closed in resume_writing."""
+        self._runtime.loop.call_soon(self._finish_writing)
+
     @property
     def _linger_s(self) -> float:
         return min(LINGER_S, self._runtime.config.write_timeout_s)

@@ -228,8 +228,7 @@ class Http2Connection(Ending):
         self._paused = False
         self._write_by = None
         if self._lingering:
-            # Not at once: a transport of asyncio that is closed from here ends twice.
-            self._runtime.loop.call_soon(self._finish_writing)
+            self._finish_writing_soon()
             return
         self.flush()
         if not self._paused and not self._lingering:
