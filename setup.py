@@ -42,13 +42,16 @@ MODULES = (
     "server.buckets",
     "server.settled",
 )
-COMPILED = [f"headrace.{name}" for name in (*MODULES, "protocols._frames_compiled")]
+#: What is nothing but compiled, and only where the system has what it is made of.
+BARE = ("server.reactor",) if sys.platform == "linux" else ()
+COMPILED = [f"headrace.{name}" for name in (*MODULES, *BARE, "protocols._frames_compiled")]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def source_of(name: str) -> str:
     """Return the source of a compiled module, as seen from ``src``."""
-    return name.removesuffix("_compiled").replace(".", "/") + ".py"
+    suffix = ".pyx" if name.removeprefix("headrace.") in BARE else ".py"
+    return name.removesuffix("_compiled").replace(".", "/") + suffix
 
 
 def why_pure() -> str | None:

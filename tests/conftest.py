@@ -25,8 +25,8 @@ def pytest_sessionstart():
         return
     for built in Path(headrace.__file__).parent.rglob("*.so"):
         stem = built.name.partition(".")[0]
-        types = built.with_name(f"{stem}.pxd")
-        for source in (types, types.with_name(stem.removesuffix("_compiled") + ".py")):
+        names = (f"{stem}.pxd", f"{stem}.pyx", stem.removesuffix("_compiled") + ".py")
+        for source in filter(Path.exists, map(built.with_name, names)):
             if source.stat().st_mtime > built.stat().st_mtime:
                 pytest.exit(
                     f"{source.name} is newer than what was compiled of it: run tools/setup, or "

@@ -15,6 +15,7 @@ import pytest
 import headrace
 from headrace.exceptions import LocalProtocolError
 from headrace.protocols.websocket import COMPILED, WebSocketEngine
+from headrace.server.server import REACTOR
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path(headrace.__file__).parent
@@ -29,6 +30,10 @@ def source_of(name):
 def test_all_are_compiled_or_none_is(name):
     suffix = Path(importlib.import_module(name).__file__).suffix
     assert (suffix != ".py") == COMPILED
+
+
+def test_sockets_have_their_reactor_where_all_is_compiled_on_linux():
+    assert (REACTOR is not None) == (COMPILED and sys.platform == "linux")
 
 
 @pytest.mark.parametrize("pure", ["1", ""])

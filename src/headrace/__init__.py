@@ -29,6 +29,8 @@ class _Sources:
                 finder = FileFinder(folder, (SourceFileLoader, SOURCE_SUFFIXES))
                 if (spec := finder.find_spec(name)) is not None:
                     return spec
+            if name == f"{__name__}.server.reactor":
+                raise ModuleNotFoundError(f"{name} is there only as compiled code", name=name)
         return None
 
 

@@ -190,10 +190,7 @@ async def test_a_start_that_fails_late_leaves_nothing(tmp_path, monkeypatch):
         raise OSError("no listener today")
 
     server = Server(app, Config(uds=path))
-    loop = asyncio.get_running_loop()
-    broken = type("Broken", (), {"__getattr__": lambda _, name: getattr(loop, name)})()
-    broken.create_unix_server = fail
-    monkeypatch.setattr("headrace.server.server.asyncio.get_running_loop", lambda: broken)
+    monkeypatch.setattr(server, "_listen", fail)
     with pytest.raises(OSError, match="today"):
         await server.start()
     assert stopped

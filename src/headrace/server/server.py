@@ -41,6 +41,13 @@ from .turn import Turn
 from .websocket import WebSocketStream
 from .wheel import Wheel
 
+try:
+    from .reactor import Listener, Reactor
+except ModuleNotFoundError:  # it is there only where the core is compiled, on Linux
+    REACTOR = None
+else:
+    REACTOR = Reactor
+
 __all__ = ["Server"]
 
 logger = logging.getLogger("headrace.server")
@@ -93,7 +100,8 @@ class Server:
         self._probe: Probe | None = None
         #: The server of the private port, for metrics and health checks.
         self._observatory: Server | None = None
-        self._listeners: list[asyncio.Server | Arrivals] = []
+        self._listeners: list[asyncio.Server | Arrivals | Listener] = []
+        self._reactor: Reactor | None = None
         self._signal = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -211,6 +219,8 @@ class Server:
             await self._open_observatory()
             await lifespan.start()
             runtime.state = lifespan.state
+            if REACTOR is not None:
+                self._reactor = REACTOR(loop)
             for bound, endpoint in zip(self._bound, self.config.endpoints(), strict=True):
                 self._listeners.append(await self._listen(runtime, bound.sock, endpoint))
             self._probe = Probe(runtime)
@@ -218,8 +228,7 @@ class Server:
             runtime.serving = True
         except BaseException:
             await self._close_observatory()
-            for listener in self._listeners:
-                listener.close()
+            self._stop_listening()
             self._listeners.clear()
             while self._bound:
                 self._bound.pop().close()
@@ -229,7 +238,7 @@ class Server:
 
     async def _listen(
         self, runtime: Runtime, sock: socket.socket, endpoint: Endpoint
-    ) -> asyncio.Server | Arrivals:
+    ) -> "asyncio.Server | Arrivals | Listener":
         loop, backlog = runtime.loop, self.config.backlog
         if not is_unix(sock):
             _keep_little_unsent(sock)
@@ -241,6 +250,9 @@ class Server:
         def connection() -> asyncio.BaseProtocol:
             return Connection(runtime)  # type: ignore[return-value] # by its methods it is one
 
+        if self._reactor is not None:
+            sock.listen(backlog)
+            return self._reactor.listen(sock, connection)
         options: dict[str, Any] = {"sock": sock, "backlog": backlog}
         if isinstance(loop, asyncio.SelectorEventLoop) and endpoint.fd is None:
             # To asyncio, the backlog is also how often it tries to accept in one turn, each with
@@ -255,6 +267,13 @@ class Server:
             listener = await loop.create_unix_server(connection, **options)
         sock.listen(backlog)
         return listener
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        if self._reactor is not None:
+            self._reactor.close()
+            self._reactor = None
 
     def renew_certificates(self) -> bool:
         """Read every certificate and key anew, for connections to come.
@@ -292,8 +311,7 @@ class Server:
             bound.remove_file()
         if self.idle_grace_s:
             await self._accept_the_last()
-        for listener in self._listeners:
-            listener.close()
+        self._stop_listening()
         farewells = asyncio.ensure_future(self._say_farewell(runtime, config.shutdown_timeout_s))
         if not await self._wait(runtime.quiet.wait(), config.shutdown_timeout_s):
             await self._cut_off(runtime)
@@ -563,5 +581,5 @@ def _keep_little_unsent(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
 
-def _is_secure(listener: asyncio.Server | Arrivals) -> bool:
+def _is_secure(listener: "asyncio.Server | Arrivals | Listener") -> bool:
     return isinstance(listener, Arrivals) and listener.credentials is not None
