@@ -13,6 +13,8 @@ import struct
 
 import pytest
 
+from .clients import until
+
 reactor = pytest.importorskip(
     "headrace.server.reactor", reason="compiled nowhere but on Linux", exc_type=ImportError
 )
@@ -31,13 +33,6 @@ def has_ipv6():
 
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this host has no IPv6")
-
-
-async def until(condition):
-    """Wait for what the loop will have done in some turns."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0)
 
 
 class Told(asyncio.Protocol):

@@ -49,6 +49,19 @@ class Owner(Protocol):
         ...
 
 
+class _Nobody:
+    """The owner of what will never be written."""
+
+    def overflowed(self) -> None:
+        """Do nothing."""
+
+    def dropped(self, messages: int) -> None:
+        """Do nothing."""
+
+
+_NOBODY = _Nobody()
+
+
 def unwritten_bytes(transport: asyncio.Transport) -> int:
     """Return how many bytes still wait for the client, at the end of a connection.
 
@@ -276,6 +289,8 @@ class Outbox:
         self.paused = True
         self._plain = False
         self._control = self._end = b""
+        # Whose it was is freed by it, at once, and not by the next garbage collection.
+        self.owner = _NOBODY
         self.drop_messages()
         self.release()
 

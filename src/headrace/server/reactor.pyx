@@ -20,7 +20,7 @@ from asyncio.trsock import TransportSocket
 from collections import deque
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
+from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stdint cimport uint16_t, uint32_t
 from libc.string cimport strerror
 
@@ -277,7 +277,8 @@ cdef class Listener(_Watched):
             )
             if fd < 0:
                 number = errno
-                if number not in (EAGAIN, EINTR, ECONNABORTED):
+                # Whatever else it may be is the end of that one connection (accept(2)).
+                if number in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
                     self._rest(number)
                 return
             Transport._accepted(self, fd, <sockaddr_in *>&address)

@@ -236,7 +236,7 @@ class WebSocketStream(Inbox):
         self._goes_on = False
         self._task: asyncio.Task[None] | None = None
         #: The wire format while we are open; otherwise nobody's.
-        self._wire: Hashable = self
+        self._wire: Hashable = None
         #: On a connection of its own, with those of the handshake.
         self.received_bytes = 0
         #: When the bucket of this client is full again: see ``Pace``.
@@ -636,7 +636,7 @@ class WebSocketStream(Inbox):
             # What the encoder makes of a message depends on those before it: with one of them
             # dropped the client could read none that follows.
             self.outbox.policy = SlowClientPolicy.CLOSE
-        self._wire = engine.wire if engine.wire is not None else self
+        self._wire = engine.wire
         # What a kilobyte inflates to is found out in line with others.
         self._aside = bool(extensions)
         self._opening = None
@@ -774,7 +774,7 @@ class WebSocketStream(Inbox):
             if self.phase is OPEN:
                 self._runtime.counters.closes[str(int(code))].value += 1
             self.phase = CLOSED
-            self._wire = self
+            self._wire = None
             event = {"type": "websocket.disconnect", "code": int(code), "reason": reason}
             self._events.append(event)
 
@@ -880,7 +880,7 @@ class WebSocketStream(Inbox):
         burst = bursts.get(self._wire)
         if burst is None:
             engine = self.engine
-            if engine is None or self._wire is self:
+            if engine is None or self._wire is None:
                 return sum(not self.transmit(event, {}) for event in events)
             frames = [engine.encode(_payload(event)) for event in events]
             burst = bursts[self._wire] = (b"".join(frames), frames)
