@@ -22,6 +22,8 @@ from headrace.generic.websocket import (
     WebsocketConsumer,
 )
 from headrace.layers import channel_layers
+from headrace.server.inbox import Inbox
+from headrace.server.turn import Turn
 from headrace.testing import ApplicationCommunicator, WebsocketCommunicator
 
 pytestmark = pytest.mark.usefixtures("layer")
@@ -372,18 +374,13 @@ async def test_an_application_whose_loop_is_gone_still_leaves_its_groups(layer):
     class Member(AsyncWebsocketConsumer):
         groups = ("room",)
 
-    async def receive():
-        if not connected:
-            connected.append(True)
-            return {"type": "websocket.connect"}
-        return await asyncio.Event().wait()
+    class Connection(Inbox):
+        put = transmit = lambda *args: True
 
-    async def send(message):
-        pass
+        async def send(self, message): ...
 
-    connected = []
-    lane = type("Lane", (), {"receive": staticmethod(receive), "send": staticmethod(send)})()
-    lane.put = lane.transmit = lambda *args: True
+    lane = Connection(Turn(asyncio.get_running_loop()))
+    lane.insert({"type": "websocket.connect"})
     scope = {"type": "websocket", "extensions": {"headrace": {"lane": lambda *callables: lane}}}
     running = Member.as_asgi()(scope, lane.receive, lane.send)
     running.send(None)

@@ -12,7 +12,7 @@ Rules of this file:
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -37,7 +37,7 @@ pulled_losses = Losses()
 class Lane(Protocol):
     """A connection, as its consumer and the channel layer see it: a ``Sink``, and its reader.
 
-    Its events come out of ``receive``.
+    ``await lane`` gives its next event.
     """
 
     #: Events for handlers that may wait for the consumer.
@@ -58,15 +58,17 @@ class Lane(Protocol):
         """Whether the event that ends the connection has been received already."""
         ...
 
+    def __await__(self) -> Generator[Any, None, Event]: ...
+
     def put(self, event: Event, /) -> bool | Overflow: ...
     def transmit(self, event: Event, frames: Frames, /) -> bool | Overflow: ...
 
     def insert(self, event: Event, /) -> None:
-        """Let ``receive`` return this event, too, however much waits."""
+        """Give this event, too, however much waits."""
         ...
 
     async def stirred(self) -> None:
-        """Wait, in place of ``receive``, until an event comes or somebody calls ``note``."""
+        """Wait, and take nothing, until an event comes or somebody calls ``note``."""
         ...
 
     def note(self) -> None:
@@ -196,6 +198,9 @@ class OwnInbox:
             if self._phase is _Phase.OPEN:
                 with contextlib.suppress(OSError):  # the disconnect is on its way
                     await self.send(event)
+
+    def __await__(self) -> Generator[Any, None, Event]:
+        return self.receive().__await__()
 
     async def stirred(self) -> None:
         self._reader = asyncio.get_running_loop().create_future()

@@ -162,7 +162,7 @@ class AsyncConsumer:
         """Run until a handler raises, ``StopConsumer`` or anything else."""
         self.scope = scope
         inbox = await self._hr_open(receive, send)
-        receive = self.channel_receive
+        lane = self._hr_lane
         beside = self._hr_beside
         track_database_use()
         # What a handler is at work on. An idle consumer keeps no event alive.
@@ -175,7 +175,7 @@ class AsyncConsumer:
                 try:
                     while True:
                         began = 0.0
-                        message = await receive()
+                        message = await lane
                         if message is waits.event:
                             waits.begun()
                         if cleanup_due():

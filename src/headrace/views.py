@@ -223,7 +223,7 @@ class WebSocket(AsyncConsumer):
             raise self._disconnected()
         if cleanup_due():
             await aclose_old_connections()
-        event = await self.channel_receive()
+        event = await self._hr_lane
         if event["type"] == "websocket.receive":
             text: str | None = event.get("text")
             return event["bytes"] if text is None else text

@@ -141,5 +141,5 @@ def test_what_comes_behind_the_end_is_dropped_in_line_with_what_others_send():
 
 def test_nobody_has_to_say_why_to_close():
     spoken = Spoken()
-    spoken.close(1001, "HTTP has no word for it")
+    spoken.dismiss(1001, "HTTP has no word for it")
     assert spoken.calls == ["abort"]

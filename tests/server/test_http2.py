@@ -1012,7 +1012,7 @@ async def test_who_looks_after_the_server_sees_and_closes_it():
         assert connection.waiting() == (0, 0, False)
         assert websocket.transport.get_extra_info("peername")[0] == "127.0.0.1"
         assert server.counters.open == {"http/1.1": 0, "http/2": 1, "websocket": 1}
-        connection.close(1000, "enough")
+        connection.dismiss(1000, "enough")
         while await client.read() is not None:
             pass
         await until(lambda: not runtime_of(server).connections)

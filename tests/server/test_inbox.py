@@ -2,12 +2,16 @@
 
 import asyncio
 import contextvars
+import gc
+import sys
 
 import anyio
 import pytest
 
+from headrace.server.http import Exchange
 from headrace.server.inbox import Inbox, breathe
 from headrace.server.turn import Turn
+from headrace.server.websocket import WebSocketStream
 
 
 @pytest.fixture
@@ -32,10 +36,91 @@ async def waiting(inbox):
         await asyncio.sleep(0)
 
 
+async def resumed(inbox):
+    while inbox._noted:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0)
+
+
 async def test_gives_what_is_there_oldest_first(inbox):
     put(inbox, 1)
     put(inbox, 2)
     assert [await inbox.receive(), await inbox.receive()] == [1, 2]
+
+
+async def test_can_be_awaited_itself(inbox):
+    seen = []
+
+    async def read():
+        while True:
+            seen.append(await inbox)
+
+    task = asyncio.create_task(read())
+    await waiting(inbox)
+    put(inbox, 1)
+    put(inbox, 2)
+    await resumed(inbox)
+    assert seen == [1, 2]
+    inbox.note()  # with nothing to tell
+    await resumed(inbox)
+    put(inbox, 3)
+    await resumed(inbox)
+    assert seen == [1, 2, 3]
+    with pytest.raises(RuntimeError, match="one task at a time"):
+        await inbox
+    task.cancel("enough")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    put(inbox, 4)
+    assert await inbox == 4
+
+
+async def test_to_wait_for_it_makes_next_to_nothing_that_the_garbage_collector_sees():
+    number = 100
+
+    async def read(inbox):
+        while True:
+            await inbox
+
+    turn = Turn(asyncio.get_running_loop())
+    inboxes = [Inbox(turn) for _ in range(number)]
+    tasks = [asyncio.create_task(read(inbox)) for inbox in inboxes]
+    await waiting(inboxes[-1])
+    made = asyncio.get_running_loop().create_future()
+
+    def deliver():
+        gc.collect()
+        for inbox in inboxes:
+            put_in_place(inbox, "event")
+        made.set_result(len(gc.get_objects(generation=0)))
+
+    gc.disable()
+    try:
+        asyncio.get_running_loop().call_soon(deliver)
+        # By asyncio, for each: the method that wakes the task.
+        assert await made < 1.5 * number
+    finally:
+        gc.enable()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def test_who_closes_a_coroutine_that_waits_calls_nothing_of_what_it_waits_for(inbox):
+    ended = []
+
+    async def read():
+        try:
+            await inbox
+        finally:
+            ended.append(sys.exc_info()[0])
+
+    coroutine = read()
+    assert coroutine.send(None) is inbox
+    coroutine.close()
+    assert ended == [GeneratorExit]
+    for kind in (Inbox, Exchange, WebSocketStream):
+        assert not hasattr(kind, "close")
+        assert not hasattr(kind, "throw")
 
 
 async def test_a_task_that_waits_is_resumed(inbox):

@@ -320,7 +320,7 @@ class Arrival:
             except OSError:
                 self._end()
 
-    def close(self, code: int, reason: str) -> None:
+    def dismiss(self, code: int, reason: str) -> None:
         """End, by the wish of somebody who looks after the server."""
         del code, reason
         self.abort()

@@ -180,7 +180,7 @@ class Desk:
         for connection in list(runtime.connections):
             if _id(runtime, connection) == id_:
                 logger.info("%s is closed with %d %r, as somebody asked for", id_, code, reason)
-                connection.close(code, reason)
+                connection.dismiss(code, reason)
                 return {"closed": id_}
         raise ControlError(f"there is no connection {id_!r:.50}: it may have ended")
 

@@ -117,7 +117,7 @@ class Ending:
         self._write_by = now + self._runtime.config.write_timeout_s
         return True
 
-    def close(self, code: int, reason: str) -> None:
+    def dismiss(self, code: int, reason: str) -> None:
         """End, by the wish of somebody who looks after the server; HTTP has no word for it."""
         del code, reason
         self.abort()

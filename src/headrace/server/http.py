@@ -250,7 +250,7 @@ class Exchange(Inbox):
         if not self._body_complete and not self._events:
             self._engine.send_continue(self._runtime.loop.time())
             self._outbox.write(self._engine.data_to_send())
-        message = await super().receive()
+        message = await self
         if message["type"] == "http.disconnect":
             # It stays: whoever asks again hears the same.
             self._events.append(message)

@@ -9,6 +9,11 @@ cdef class Inbox:
     cdef public object _wake
     cdef public object turn
 
+    cpdef Inbox block(self)
     cpdef check_single_reader(self)
     cpdef note(self)
     cpdef resume(self)
+
+
+cdef class _Stirred:
+    cdef public Inbox _inbox

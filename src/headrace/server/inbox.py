@@ -7,6 +7,10 @@ Rules of this file:
   ``asyncio.Task`` asks of the object that it waits for (``_asyncio_future_blocking``,
   ``add_done_callback``, ``result``, ``cancel``), so the task is an ordinary one: it can be
   cancelled, timed and inspected.
+- ``await inbox`` gives the next event, and makes no object: what is awaited is the inbox itself.
+  Where thousands wait, and make anew with each event what they wait in, the garbage collector
+  walks through all of that, and holds up everybody.
+- No heir has a method ``close`` or ``throw``: who closes a coroutine calls those of what it awaits.
 - In place means: not while another task runs. From inside a task, ``Turn`` resumes it.
 """
 
@@ -49,15 +53,12 @@ class Inbox:
 
         One task reads at a time: a second that waits meanwhile gets a RuntimeError.
         """
-        while not self._events:
-            self.check_single_reader()
-            await self
-        return self._events.pop(0)
+        return await self
 
     async def stirred(self) -> None:
         """Wait, in place of ``receive``, until an event comes or somebody calls ``note``."""
-        self.check_single_reader()
-        await self
+        self.check_single_reader()  # here: what ``__await__`` raises is told as a TypeError
+        await _Stirred(self)
 
     def insert(self, event: dict[str, Any], /) -> None:
         """Put an event behind those that wait, however many they are."""
@@ -91,11 +92,20 @@ class Inbox:
 
     # What a task asks of the object that it awaits
 
-    def __await__(self) -> Generator["Inbox", None, None]:
-        # What a generator would do with `yield self`, without its frame: the task gets the
-        # inbox to wait for, and goes on with nothing.
+    def __await__(self) -> Generator["Inbox", None, dict[str, Any]]:
+        return self  # type: ignore[return-value] # PEP 492 asks for an iterator
+
+    def __next__(self) -> "Inbox":
+        """Go on with the oldest event, or let the task wait for the inbox."""
+        if self._events:
+            raise StopIteration(self._events.pop(0))
+        return self.block()
+
+    def block(self) -> "Inbox":
+        """Return what a task has to be given in order to wait for this inbox."""
+        self.check_single_reader()
         self._asyncio_future_blocking = True
-        return iter((self,))  # type: ignore[return-value] # PEP 492 asks for an iterator
+        return self
 
     def add_done_callback(
         self, wake: Callable[["Inbox"], object], *, context: contextvars.Context
@@ -121,6 +131,19 @@ class Inbox:
             raise asyncio.CancelledError(*arguments)
 
 
+class _Stirred:
+    """What a task awaits that takes nothing out of an inbox."""
+
+    __slots__ = ("_inbox",)
+
+    def __init__(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
+    def __await__(self) -> Generator[Inbox, None, None]:
+        # What a generator would do with `yield self._inbox.block()`, without its frame.
+        return iter((self._inbox.block(),))  # type: ignore[return-value] # as above
+
+
 async def breathe(turn: Turn) -> None:
     """Let others have the loop, and go on in line with what can wait.
 
@@ -128,4 +151,4 @@ async def breathe(turn: Turn) -> None:
     """
     breath = Inbox(turn)
     turn.later(breath.resume)
-    await breath
+    await _Stirred(breath)

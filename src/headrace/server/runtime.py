@@ -68,7 +68,7 @@ class Drainable(Protocol):
         """
         ...
 
-    def close(self, code: int, reason: str) -> None:
+    def dismiss(self, code: int, reason: str) -> None:
         """End it, by the wish of somebody who looks after the server."""
         ...
 

@@ -568,18 +568,18 @@ class WebSocketStream(Inbox):
 
         Raises ClientDisconnected for who waits for more than ``websocket.disconnect``.
         """
-        # Written out, not `await super().receive()`: the frame of a coroutine that only
-        # forwards would be kept in memory by every idle connection.
+        return await self
+
+    def __next__(self) -> Inbox:
         events = self._events
-        while not events:
+        if not events:
             if self.phase is CLOSED:
                 raise ClientDisconnected("cannot receive: the WebSocket is closed")
-            self.check_single_reader()
-            await self
+            return self.block()
         message = events.pop(0)
         if self._reading_paused and not any(map(_is_message, events)):
             self._go_on_soon()
-        return message
+        raise StopIteration(message)
 
     async def send(self, message: Message) -> None:
         """Do what the application asks (the ASGI ``send``).
@@ -992,7 +992,7 @@ class WebSocketStream(Inbox):
         """What the handshake has agreed, as the header of the answer says it."""
         return "" if self.engine is None else self.engine.agreed
 
-    def close(self, code: int, reason: str) -> None:
+    def dismiss(self, code: int, reason: str) -> None:
         """Close, by the wish of somebody who looks after the server."""
         if self.phase is OPEN:
             self._close(code, reason)
