@@ -15,7 +15,7 @@ import pytest
 from headrace.cli import main, parser
 from headrace.exceptions import ConfigurationError
 from headrace.protocols.deflate import DeflateFactory
-from headrace.server import cli
+from headrace.server import cli, handover
 from headrace.server.config import Config, Lifespan
 from headrace.server.endpoint import Endpoint
 from headrace.server.outbox import SlowClientPolicy
@@ -95,6 +95,23 @@ def test_threads_that_compute_let_the_loop_in_soon(capsys):
     run(capsys, "serve", "tests.server.apps:application_of_the_test", "--port", "0")
     del apps.application_of_the_test
     assert told == [pytest.approx(0.0005)]
+
+
+def test_a_busy_loop_is_not_interrupted_by_threads_that_run_errands(capsys, monkeypatch):
+    monkeypatch.setattr(handover, "PERIOD_S", 0.01)
+    told = []
+
+    async def app(scope, receive, send):
+        async with asyncio.timeout(TIMEOUT_S):
+            while sys.getswitchinterval() < 0.004:  # noqa: ASYNC110 - the loop is to be busy
+                await asyncio.sleep(0)
+        told.append(sys.getswitchinterval())
+        await apps.stops_itself(scope, receive, send)
+
+    apps.application_of_the_test = app
+    run(capsys, "serve", "tests.server.apps:application_of_the_test", "--port", "0")
+    del apps.application_of_the_test
+    assert told == [pytest.approx(0.005)]
 
 
 def test_the_format_of_the_log(capsys):

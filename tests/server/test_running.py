@@ -19,7 +19,8 @@ from websockets.sync.client import connect
 
 from headrace.exceptions import ConfigurationError
 from headrace.server.config import Config
-from headrace.server.running import SWITCH_S, ThreadedServer, ending_at_once, give_way
+from headrace.server.handover import SHORT_S
+from headrace.server.running import ThreadedServer, ending_at_once, give_way
 from headrace.server.server import Server
 
 from . import apps
@@ -48,7 +49,7 @@ def test_a_process_of_our_own_keeps_its_loop_waiting_for_little(monkeypatch):
     # Who wants it to be even less has it so.
     monkeypatch.setattr(sys, "getswitchinterval", lambda: 0.0001)
     give_way()
-    assert told == ["collect", "freeze", SWITCH_S, "collect", "freeze", 0.0001]
+    assert told == ["collect", "freeze", SHORT_S, "collect", "freeze", 0.0001]
 
 
 def test_until_a_loop_takes_the_signals_an_interrupt_ends_the_process_in_silence():

@@ -22,6 +22,7 @@ from ..protocols.deflate import DeflateFactory
 from ..protocols.extensions import ExtensionFactory
 from .config import Config
 from .endpoint import Endpoint
+from .handover import Handover
 from .interface import Interface, as_asgi, interface_of
 from .lifespan import LifespanFailed
 from .logs import LogFormat, formatter_for
@@ -256,6 +257,7 @@ def _run(server: Server, beside: Single | Worker, *, debug: bool) -> int:
     _use_all_descriptors()
     with asyncio.Runner(debug=debug or None, loop_factory=new_event_loop) as runner:
         loop = runner.get_loop()
+        Handover().attend(loop)
         beside.attend(server, loop)
         try:
             run_server(server, loop, signals=isinstance(beside, Single), started=beside.started)

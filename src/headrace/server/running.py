@@ -21,17 +21,13 @@ from typing import Self
 
 from .config import Config
 from .counters import Counters
+from .handover import SHORT_S
 from .runtime import ASGIApplication
 from .server import CANCELLED_S, Server
 
 __all__ = ["ThreadedServer", "ending_at_once", "give_way", "new_event_loop", "run"]
 
 logger = logging.getLogger("headrace.server")
-
-
-#: How long a thread that computes may keep the interpreter from the loop, which asks for it several
-#: times for each request that it answers. By itself Python lets it have 5 ms each time.
-SWITCH_S = 0.0005
 
 
 def give_way() -> None:
@@ -43,7 +39,7 @@ def give_way() -> None:
     # every connection, need not walk through it again and again.
     gc.collect()
     gc.freeze()
-    sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
+    sys.setswitchinterval(min(sys.getswitchinterval(), SHORT_S))
 
 
 @contextmanager
