@@ -330,6 +330,19 @@ async def test_what_a_killed_server_left_behind(place):
         assert place.joinpath(server.path).exists()
 
 
+def test_one_that_begins_is_not_taken_for_one_that_was_left_behind(place, monkeypatch):
+    class Watched(socket.socket):
+        def listen(self, *args):
+            control._remove_stale(runtime_directory())
+            super().listen(*args)
+
+    monkeypatch.setattr(control.socket, "socket", Watched)
+    server = ControlServer(None, answer)
+    assert servers() == [server.path]
+    server.close()
+    assert not any(runtime_directory().iterdir())
+
+
 def test_the_file_of_a_successor_stays(place):
     server = ControlServer(str(place / "a.sock"), answer)
     os.unlink(server.path)
@@ -344,7 +357,7 @@ def test_a_path_that_can_not_be_had(place):
     with pytest.raises(ConfigurationError, match="no such file or directory; choose another path"):
         ControlServer(str(place / "no/such/a.sock"), answer)
     (place / "file").write_text("mine")
-    with pytest.raises(ConfigurationError, match="address already in use"):
+    with pytest.raises(ConfigurationError, match="there is a file that is no socket"):
         ControlServer(str(place / "file"), answer)
     assert (place / "file").read_text() == "mine"
     with pytest.raises(ConfigurationError, match="too long"):

@@ -451,26 +451,33 @@ def find() -> str:
 def _bind(path: str) -> tuple[socket.socket, int]:
     """Return a listening socket at this path, and the inode of its file."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # It has its name when it answers: until then another server, which starts as well, would take
+    # it for one that was left behind, and remove it.
+    unready = f"{path}~"
     try:
         with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(os.stat(path).st_mode):
-                if _answers(path) is not False:
-                    raise OSError(errno.EADDRINUSE, "a server answers there")
-                os.unlink(path)
+            if not stat.S_ISSOCK(os.stat(path).st_mode):
+                raise OSError(errno.EADDRINUSE, "there is a file that is no socket")
+            if _answers(path) is not False:
+                raise OSError(errno.EADDRINUSE, "a server answers there")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(unready)
         # The rights are those of the file from its first moment on.
         umask = os.umask(0o177)
         try:
-            sock.bind(path)
+            sock.bind(unready)
         finally:
             os.umask(umask)
         sock.listen(16)
+        inode = os.stat(unready).st_ino
+        os.rename(unready, path)
     except OSError as error:
         sock.close()
         raise ConfigurationError(
             f"cannot have the control socket {path}: {(error.strerror or str(error)).lower()}; "
             "choose another path with --control-socket"
         ) from None
-    return sock, os.stat(path).st_ino
+    return sock, inode
 
 
 def _remove_stale(directory: Path) -> None:
