@@ -224,7 +224,8 @@ class CrossSite(Attack):
     """WebSockets that pages of other sites open with the cookies of their visitors."""
 
     key = "cross-site"
-    deserves = frozenset({"403"})
+    # So many handshakes a second are refused by their number, before anybody asks for an origin.
+    deserves = frozenset({"403", "503"})
     origins = (
         "https://evil.example",
         "null",
