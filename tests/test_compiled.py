@@ -53,6 +53,29 @@ def test_an_environment_variable_chooses_the_sources(pure):
         assert (Path(line).suffix == ".py") == bool(pure or not built)
 
 
+def test_what_instruments_imports_is_given_the_sources():
+    """As a fuzzer does, whose finder is the first, and asks those behind it."""
+    program = (
+        "import sys\n"
+        "class First:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:\n"
+        "            if spec := finder.find_spec(name, path, target):\n"
+        "                print(name, type(spec.loader).__name__)\n"
+        "                return spec\n"
+        "sys.meta_path.insert(0, First())\n"
+        "import headrace.protocols.handshake\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "HEADRACE_PURE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "headrace.protocols.handshake SourceFileLoader" in answer.stdout.splitlines()
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_the_types_name_every_slot(name):
     slots, bases = {}, {}
