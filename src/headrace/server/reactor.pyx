@@ -131,7 +131,7 @@ cdef class Reactor:
     cdef list _watched
     cdef Py_ssize_t _count
     #: Transports that end when this turn does.
-    cdef list _ending
+    cdef object _ending
     cdef bint _in_turn
     cdef bint _closed
 
@@ -141,7 +141,7 @@ cdef class Reactor:
     def __init__(self, loop):
         self._loop = loop
         self._watched = []
-        self._ending = []
+        self._ending = deque()
         self._epoll = epoll_create1(EPOLL_CLOEXEC)
         if self._epoll < 0:
             raise _os_error(errno)
@@ -213,12 +213,9 @@ cdef class Reactor:
 
     cpdef _end_all(self):
         cdef Transport transport
-        cdef list ending
         while self._ending:
-            ending = self._ending
-            self._ending = []
-            for transport in ending:
-                transport._lose()
+            transport = self._ending.popleft()
+            transport._lose()
         self._leave_if_idle()
 
 
