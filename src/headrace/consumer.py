@@ -327,7 +327,7 @@ class AsyncConsumer:
 
     @property
     def _hr_lane(self) -> Lane:
-        """The connection. It is asked for rarely, and kept by its ``receive``."""
+        """The connection, which its ``receive`` keeps: an idle consumer pays for each attribute."""
         lane: Lane = self.channel_receive.__self__  # type: ignore[attr-defined]
         return lane
 

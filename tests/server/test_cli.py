@@ -51,6 +51,13 @@ def run(capsys, *arguments):
     return exit_.value.code, written.out + written.err
 
 
+def serve(capsys, app, *options):
+    """Serve an application of the test until it stops."""
+    apps.application_of_the_test = app
+    run(capsys, "serve", "tests.server.apps:application_of_the_test", "--port", "0", *options)
+    del apps.application_of_the_test
+
+
 def test_serves_until_it_is_told_to_stop(capsys):
     status, written = run(capsys, "serve", "tests.server.apps:stops_itself", "--port", "0")
     assert status == 0
@@ -77,10 +84,7 @@ def test_the_most_verbose_is_the_debug_mode_of_the_loop(capsys, verbosity, debug
         told.append(asyncio.get_running_loop().get_debug())
         await apps.stops_itself(scope, receive, send)
 
-    apps.application_of_the_test = app
-    path = "tests.server.apps:application_of_the_test"
-    run(capsys, "serve", path, "--port", "0", "-v", verbosity)
-    del apps.application_of_the_test
+    serve(capsys, app, "-v", verbosity)
     assert told == [debug]
 
 
@@ -91,9 +95,7 @@ def test_threads_that_compute_let_the_loop_in_soon(capsys):
         told.append(sys.getswitchinterval())
         await apps.stops_itself(scope, receive, send)
 
-    apps.application_of_the_test = app
-    run(capsys, "serve", "tests.server.apps:application_of_the_test", "--port", "0")
-    del apps.application_of_the_test
+    serve(capsys, app)
     assert told == [pytest.approx(0.0005)]
 
 
@@ -108,9 +110,7 @@ def test_a_busy_loop_is_not_interrupted_by_threads_that_run_errands(capsys, monk
         told.append(sys.getswitchinterval())
         await apps.stops_itself(scope, receive, send)
 
-    apps.application_of_the_test = app
-    run(capsys, "serve", "tests.server.apps:application_of_the_test", "--port", "0")
-    del apps.application_of_the_test
+    serve(capsys, app)
     assert told == [pytest.approx(0.005)]
 
 

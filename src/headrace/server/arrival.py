@@ -23,6 +23,7 @@ from .connection import Connection, address_of_peer
 from .endpoint import Address, Endpoint
 from .identity import Peer, peer_of
 from .limits import Refusal
+from .listening import PAUSE_S
 from .outbox import HIGH_WATER_BYTES
 from .runtime import Runtime
 from .tls import Credentials, Identity
@@ -33,8 +34,6 @@ logger = logging.getLogger("headrace.server")
 
 #: Connections that are accepted in one turn of the loop.
 ACCEPTS: Final = 100
-#: How long nobody is accepted where the system has nothing left to accept with.
-PAUSE_S: Final = 1.0
 #: How much of what has arrived is looked at.
 LOOK_BYTES: Final = 4096
 #: The first byte of TLS: the record of a handshake (RFC 8446 §5.1).

@@ -15,7 +15,10 @@ import stat
 from ..exceptions import ConfigurationError
 from .endpoint import Endpoint
 
-__all__ = ["Listening", "address_of", "is_unix"]
+__all__ = ["PAUSE_S", "Listening", "address_of", "is_unix"]
+
+#: How long nobody is accepted where the system has nothing left to accept with.
+PAUSE_S = 1.0
 
 
 class Listening:

@@ -24,6 +24,8 @@ from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stdint cimport uint16_t, uint32_t
 from libc.string cimport strerror
 
+from headrace.server.listening import PAUSE_S
+
 __all__ = ["Listener", "Reactor", "Transport"]
 
 logger = logging.getLogger("headrace.server")
@@ -74,9 +76,6 @@ cdef enum:
     WRITE_BYTES = 256 * 1024
     #: When a protocol is told to write no more, and to go on, if it says nothing else: asyncio's.
     HIGH_WATER_BYTES = 64 * 1024
-
-#: How long nobody is accepted where the system has nothing left to accept with.
-PAUSE_S = 1.0
 
 #: Where what is read arrives, of all reactors: nothing else runs between that and the copy of it.
 cdef char _arrived[READ_BYTES]

@@ -563,14 +563,11 @@ class WebSocketStream(Inbox):
 
     # To and from the application
 
-    async def receive(self) -> Message:
-        """Return the next event (the ASGI ``receive``).
+    def __next__(self) -> Inbox:
+        """Go on with the next event, which the ASGI ``receive`` returns.
 
         Raises ClientDisconnected for who waits for more than ``websocket.disconnect``.
         """
-        return await self
-
-    def __next__(self) -> Inbox:
         events = self._events
         if not events:
             if self.phase is CLOSED:
