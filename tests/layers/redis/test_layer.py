@@ -93,7 +93,8 @@ async def test_many_who_join_at_once_share_round_trips(own_server, layer_of):
     await asyncio.gather(
         *(layer.group_add(f"room{number}", channel) for number, channel in enumerate(channels))
     )
-    assert own_server.calls()["subscribe"] - before < 20
+    # How many depends on how two threads take turns; a command for each would be a thousand.
+    assert own_server.calls()["subscribe"] - before < 100
     assert len(own_server.ask("PUBSUB", "CHANNELS", "*group*")) == 1_000
 
 
