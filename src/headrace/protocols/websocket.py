@@ -8,7 +8,6 @@
 - An idle connection holds no buffer: what a message needs is made when it begins.
 """
 
-import os
 from codecs import utf_8_decode
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,7 +23,7 @@ from headrace.protocols.extensions import Extension, format_extension
 from headrace.protocols.handshake import HandshakeRequest, parse_handshake
 
 COMPILED = False
-if TYPE_CHECKING or os.environ.get("HEADRACE_PURE"):
+if TYPE_CHECKING:
     from headrace.protocols._frames import encode_frame, read_header, read_messages, unmask
 else:
     try:
