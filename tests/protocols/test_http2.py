@@ -651,6 +651,21 @@ def test_a_closed_window_of_the_connection_has_an_end_too():
     assert {event.stream.id for event in resets} == {1, 3}
 
 
+def test_many_windows_that_stay_shut_end_a_few_at_a_time():
+    talk = Talk(write_timeout_s=60.0)
+    talk.say(frame(SETTINGS, 0, 0, b"\0\4" + bytes(4)))
+    for stream in (1, 3, 5):
+        opened = talk.opened(stream)
+        opened.send_response(200)
+        opened.send_body(b"body")
+    talk.sent(now=1.0)
+    told = []
+    while (due := talk.engine.deadline()) is not None and due <= 61.5:
+        told.append([event.stream.id for event in talk.engine.timeout(61.5, streams=2)])
+    assert told == [[1, 3], [5]]
+    assert talk.engine.timeout(61.5, streams=2) == []
+
+
 # The end
 
 

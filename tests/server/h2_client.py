@@ -79,6 +79,12 @@ def request(method="GET", path="/", *extra, scheme="http", authority="here", **c
     return [*fields, *extra]
 
 
+def websocket(path="/", *extra):
+    """The fields of a WebSocket's handshake (RFC 8441 §5)."""
+    version = ("sec-websocket-version", "13")
+    return request("CONNECT", path, version, *extra, protocol="websocket")
+
+
 class H2Client:
     """A connection; what is said is collected, and sent by ``flush`` or the next wait."""
 

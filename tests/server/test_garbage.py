@@ -4,7 +4,9 @@ import gc
 
 import pytest
 
+from . import h2_client
 from .clients import connected, echo, serving, until
+from .h2_client import H2Client
 
 
 async def ask(client):
@@ -37,13 +39,72 @@ async def shake_hands_badly(client):
     assert (await client.get("/", "Upgrade: websocket", "Connection: Upgrade")).status == 400
 
 
+async def ask_by_http2(client):
+    speaker = await H2Client(client).start()
+    assert (await speaker.get(1).answer(1)).status == 200
+    assert (await speaker.post(3).data(3, b"body", ends=True).answer(3)).body == b"body"
+
+
+async def reset_a_stream(client):
+    speaker = await H2Client(client).start()
+    await speaker.get(1, "/endless").until(h2_client.HEADERS)
+    await speaker.reset(1).alive()
+
+
+async def vanish_from_a_stream(client):
+    speaker = await H2Client(client).start()
+    await speaker.get(1, "/endless").until(h2_client.HEADERS)
+    client.reset()
+
+
+async def vanish_from_a_tunnel(client):
+    speaker = await H2Client(client).start()
+    await speaker.headers(1, h2_client.websocket(), ends=False).until(h2_client.HEADERS)
+    client.reset()
+
+
+async def leave_a_tunnel(client):
+    speaker = await H2Client(client).start()
+    await speaker.headers(1, h2_client.websocket(), ends=False).until(h2_client.HEADERS)
+    await speaker.data(1, ends=True).until(h2_client.DATA, h2_client.RST_STREAM)
+    await speaker.alive()
+
+
+async def break_http2(client):
+    speaker = await H2Client(client).start()
+    await speaker.data(5, b"of no stream").until(h2_client.GOAWAY)
+
+
+async def application(scope, receive, send):
+    """An echo, or a response that has no end."""
+    if scope["path"] != "/endless":
+        await echo(scope, receive, send)
+        return
+    await send({"type": "http.response.start", "status": 200})
+    while True:
+        await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+
+
 @pytest.mark.parametrize(
     "visit",
-    [ask, ask_for_the_last_time, ask_nonsense, shake_hands_badly, close, vanish],
+    [
+        ask,
+        ask_for_the_last_time,
+        ask_nonsense,
+        shake_hands_badly,
+        close,
+        vanish,
+        ask_by_http2,
+        reset_a_stream,
+        vanish_from_a_stream,
+        vanish_from_a_tunnel,
+        leave_a_tunnel,
+        break_http2,
+    ],
     ids=lambda visit: visit.__name__,
 )
 async def test_what_has_ended_is_freed_at_once(visit):
-    async with serving(echo) as server:
+    async with serving(application) as server:
 
         async def come_and_go():
             async with connected(server) as client:

@@ -1,10 +1,12 @@
 """HTTP/2 on the server: who gets it, what applications see, back-pressure, WebSockets, the end."""
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import httpx
 import pytest
@@ -13,6 +15,7 @@ from headrace.exceptions import ConfigurationError
 from headrace.protocols._http2_limits import Http2Limits
 from headrace.protocols.http1 import Http1Limits
 from headrace.server import config as config_module
+from headrace.server import turn
 from headrace.server.config import Config
 from headrace.server.limits import ClientLimits
 from headrace.server.proxy import ProxyHeaders
@@ -51,6 +54,7 @@ from .h2_client import (
     h2,
     request,
     setting,
+    websocket,
 )
 from .h2_client import PING as H2_PING
 
@@ -474,6 +478,47 @@ async def test_a_stream_whose_window_stays_shut_is_cut_off(caplog):
     assert "the client has taken nothing for 0.2 s: its stream is reset" in caplog.text
 
 
+@pytest.mark.parametrize("waits_in", ["send", "receive"])
+@pytest.mark.parametrize("end", ["by the clock", "with their client"])
+async def test_streams_that_end_together_end_a_few_in_a_turn(monkeypatch, end, waits_in):
+    # One piece of what can wait in each turn, however fast it is.
+    monkeypatch.setattr(turn, "LATER_S", 1e-9)
+    streams = range(1, 81, 2)
+    turns, begun, ended = 0, 0, Counter()
+
+    async def application(scope, receive, send):
+        nonlocal begun
+        begun += 1
+        part = {"type": "http.response.body", "body": bytes(40_000), "more_body": True}
+        await send({"type": "http.response.start", "status": 200})
+        await send(part)
+        assert (await receive())["type"] == "http.request"
+        with contextlib.suppress(OSError):
+            while waits_in == "send" or (await receive())["type"] != "http.disconnect":
+                await send(part)
+        ended[turns] += 1
+
+    def count():
+        nonlocal turns, counting
+        turns += 1
+        counting = asyncio.get_running_loop().call_soon(count)
+
+    by_clock = end == "by the clock"
+    async with serving(application, write_timeout_s=0.3 if by_clock else 60.0) as server:
+        async with h2(server, setting(INITIAL_WINDOW_SIZE, 0)) as client:
+            for stream in streams:
+                client.get(stream)
+            await client.flush()
+            await until(lambda: begun == len(streams))
+            counting = asyncio.get_running_loop().call_soon(count)
+            if by_clock:
+                await until(lambda: ended.total() == len(streams))
+                await client.alive()
+        await until(lambda: ended.total() == len(streams))
+        counting.cancel()
+    assert max(ended.values()) <= len(streams) / 10
+
+
 async def test_a_client_that_reads_nothing_is_cut_off(caplog):
     caplog.set_level(logging.INFO, "headrace.server")
 
@@ -520,11 +565,6 @@ async def test_a_client_that_does_not_read_is_not_read():
 
 
 # WebSockets (RFC 8441)
-
-
-def websocket(path="/", *extra):
-    version = ("sec-websocket-version", "13")
-    return request("CONNECT", path, version, *extra, protocol="websocket")
 
 
 class WebSocket:

@@ -1,6 +1,6 @@
 import pytest
 
-from headrace.server.turn import AT_ONCE_S, LATER_S, OWED, SLICE, SLICE_S, Turn
+from headrace.server.turn import AT_ONCE_S, LATER_S, OWED, SLICE, SLICE_S, Share, Turn
 
 
 class Loop:
@@ -235,3 +235,32 @@ def test_what_can_wait_and_raises_costs_the_others_nothing(loop, turn):
     turn.later(lambda: done.append(2))
     loop.run_once()
     assert done == [1, 2]
+
+
+def test_who_has_much_gets_one_piece_in_each_round(loop, turn):
+    done = []
+    much, little = Share(turn), Share(turn)
+    for number in range(3):
+        much.later(lambda number=number: done.append(f"much {number}"))
+    little.later(lambda: done.append("little"))
+    turn.later(lambda: done.append("alone"))
+    while loop.callbacks:
+        loop.run_once()
+    assert done == ["much 0", "little", "alone", "much 1", "much 2"]
+
+
+def test_a_piece_of_a_share_that_notes_more_or_raises_costs_no_other(loop, turn):
+    done = []
+    share = Share(turn)
+
+    def fail():
+        share.later(lambda: done.append("more"))
+        raise ZeroDivisionError
+
+    share.later(fail)
+    share.later(lambda: done.append("next"))
+    with pytest.raises(ZeroDivisionError):
+        loop.run_once()
+    while loop.callbacks:
+        loop.run_once()
+    assert done == ["next", "more"]

@@ -1087,6 +1087,11 @@ class Http2Engine:
         self._buffer.clear()
         self._queue.clear()
 
+    def discard(self) -> None:
+        """Let go of what refers to itself, or to us; the engine has ended, and wrote its last."""
+        self._events = []
+        vars(self._h2).clear()
+
     # --- time -----------------------------------------------------------------------------------
 
     def hasten(self, due: float) -> None:
@@ -1097,8 +1102,8 @@ class Http2Engine:
         """Give the time at which ``timeout(now)`` wants to be called, if there is one."""
         return None if self.closed or self._due == math.inf else self._due
 
-    def timeout(self, now: float) -> list[Event]:
-        """Do what is due."""
+    def timeout(self, now: float, *, streams: int | None = None) -> list[Event]:
+        """Do what is due; but end no more than so many streams: others are still due afterwards."""
         events = self._events = []
         if self.closed or now < self._due:
             return events
@@ -1106,8 +1111,12 @@ class Http2Engine:
         self._due = math.inf
         try:
             self._look_at_connection(now)
+            ended = 0
             for stream in list(self._streams.values()):
-                self._look_at_stream(stream)
+                ended += self._end_if_late(stream)
+                if ended == streams:
+                    self._due = now
+                    break
         except _ConnectionError as error:
             self._fail(error.code, str(error), error.limit)
         return events
@@ -1149,12 +1158,13 @@ class Http2Engine:
             self._pinged = now
             self.hasten(now + (self._ping_timeout_s or self._ping_interval_s))
 
-    def _look_at_stream(self, stream: Http2Stream) -> None:
+    def _end_if_late(self, stream: Http2Stream) -> bool:
+        """End a stream whose time is up; say whether it was."""
         http = self._http
         if stream.reset_by is not None and self._is_due(stream.reset_by):
             # RFC 9113 §8.1: the response is whole, the rest of the request is not wanted.
             self.reset(stream, ErrorCodes.NO_ERROR)
-            return
+            return True
         if stream.clock is not None and not stream.request_ended:
             slow = min(
                 stream.progress + http.body_idle_s,
@@ -1162,7 +1172,7 @@ class Http2Engine:
             )
             if self._is_due(slow):
                 self._refuse(stream, 408, "the body of the request takes too long")
-                return
+                return True
         if stream.blocked_by is not None and self._is_due(stream.blocked_by):
             self._reset_faulty(
                 stream,
@@ -1170,6 +1180,8 @@ class Http2Engine:
                 f"the client has taken nothing for {self._write_timeout_s:g} s",
                 limit="write_timeout",
             )
+            return True
+        return False
 
     _TAKE: ClassVar[dict[int, Callable[["Http2Engine", _Frame], None]]] = {
         DATA: _take_data,

@@ -252,6 +252,9 @@ def _dotted(path: str) -> tuple[str, str] | None:
 
 
 def _run(server: Server, beside: Single | Worker, *, debug: bool) -> int:
+    if server.config.speaks_http2:
+        # Now, and not while the first client of HTTP/2 and all others wait for it.
+        importlib.import_module("headrace.server.http2")
     give_way()
     server.settled = Settled()
     _use_all_descriptors()

@@ -374,6 +374,7 @@ class Connection(Ending):
 
         runtime = self._runtime
         self._step_aside()
+        self._outbox.lost()  # which holds us; nothing more is written here
         runtime.hand_over(self)
         connection = Http2Connection(
             runtime,

@@ -37,10 +37,11 @@ from .counters import reason_of
 from .ending import Ending
 from .http import Exchange, log_access
 from .identity import Peer, peer_of
-from .inbox import breathe
+from .inbox import Inbox, breathe
 from .limits import Refusal
 from .outbox import HIGH_WATER_BYTES, Outbox
 from .runtime import Address, Runtime
+from .turn import Share
 from .websocket import EXTENSION, WebSocketStream
 
 __all__ = ["Http2Connection"]
@@ -53,6 +54,9 @@ LOW_WATER_BYTES = HIGH_WATER_BYTES // 4
 TURN_BYTES = 256 * 1024
 #: Frames that are read as soon as they come, counted as the engine does: a request and some more.
 FRAMES_AT_ONCE = 32
+#: Streams that may come to their end at once, by the clock or with their client: each is work for
+#: its application.
+ENDS = 4
 #: How long the client of a closed WebSocket has to end its side of the stream.
 HALF_CLOSED_S = 1.0
 #: What a WebSocket's client may send before it is accepted.
@@ -90,6 +94,7 @@ class Http2Connection(Ending):
         "_due",
         "_engine",
         "_goes_on",
+        "_losing",
         "_noted",
         "_origin",
         "_paused",
@@ -101,6 +106,7 @@ class Http2Connection(Ending):
         "number",
         "received_bytes",
         "sent_bytes",
+        "share",
     )
 
     def __init__(
@@ -126,6 +132,8 @@ class Http2Connection(Ending):
         self.number = number
         self.received_bytes = 0
         self.sent_bytes = 0
+        #: Of what can wait: one for all streams.
+        self.share = Share(runtime.turn)
         #: What each stream carries.
         self._carried: dict[int, _Request | _Tunnel] = {}
         #: The application's, those of streams that have ended included.
@@ -135,6 +143,8 @@ class Http2Connection(Ending):
         self._noted = False
         #: What was left unread will be taken later.
         self._goes_on = False
+        #: The client is gone, and not everybody has been told yet.
+        self._losing = False
         #: The socket takes no more.
         self._paused = False
         #: When the wheel will look at us.
@@ -199,7 +209,9 @@ class Http2Connection(Ending):
 
     def eof_received(self) -> bool:
         """Learn that the client sends no more: HTTP/2 has no half-open connection."""
-        self._take(self._engine.receive_eof(self._runtime.loop.time()))
+        self._engine.receive_eof(self._runtime.loop.time())
+        self._lose()
+        self._take([])
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -210,11 +222,23 @@ class Http2Connection(Ending):
         runtime.leave(self)
         runtime.gate.leave(self._place)
         runtime.wheel.cancel(self)
-        self._handle(self._engine.receive_eof(runtime.loop.time()))
-        for carried in list(self._carried.values()):
+        self._engine.receive_eof(runtime.loop.time())
+        self._engine.discard()
+        self._lose()
+
+    def _lose(self) -> None:
+        """Tell those that wait for a client who is gone, a few at a time."""
+        if not self._losing:
+            self._losing = True
+            self._lose_some()
+
+    def _lose_some(self) -> None:
+        for _ in range(min(ENDS, len(self._carried))):
+            _, carried = self._carried.popitem()
             carried.lost(499)
-        self._carried.clear()
-        self._release()
+        self._losing = bool(self._carried)
+        if self._losing:
+            self.share.later(self._lose_some)
 
     def pause_writing(self) -> None:
         """Learn that the socket takes no more: a client that does not read is not read."""
@@ -244,7 +268,7 @@ class Http2Connection(Ending):
             self._pause_reading()
             if not self._goes_on:
                 self._goes_on = True
-                self._runtime.turn.later(self.go_on)
+                self.share.later(self.go_on)
         elif self._engine.closed:
             self._pass_over()
         elif not self._paused:
@@ -502,10 +526,17 @@ class Http2Connection(Ending):
         return True  # what has no room there is with the engine, which is at its end
 
     def _expire(self, now: float) -> float | None:
-        self._handle(self._engine.timeout(now))
+        self._handle(self._engine.timeout(now, streams=ENDS))
         self.note()
         self._due = deadline = self._deadline()
+        overdue = self._engine.deadline()
+        if overdue is not None and overdue <= now:
+            self.share.later(self._expire_more)
         return deadline
+
+    def _expire_more(self) -> None:
+        if not self._lingering:
+            self._expire(self._runtime.loop.time())
 
     def drain(self) -> None:
         """Take nothing new, finish what is under way, and close."""
@@ -533,7 +564,7 @@ class _Request:
         self._connection = connection
         self._place = place
         self._stream = stream
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[Inbox] = []
         self.exchange: Exchange | None = None
 
     @property
@@ -563,6 +594,7 @@ class _Request:
         assert self.exchange is not None
         self._leave()
         self.exchange.disconnect(status)
+        self.exchange = None  # which holds us: neither has to wait for the garbage collector
         self.release()
 
     def _leave(self) -> None:
@@ -574,14 +606,14 @@ class _Request:
         self._connection.go_on_with(self)
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+            self._connection.share.later(waiter.resume)
 
     # From the exchange
 
     def go_on(self) -> None:
         """Give the client its window back for what the application has taken."""
-        assert self.exchange is not None
+        if self.exchange is None:
+            return
         stream, connection = self._stream, self._connection
         connection.engine.consumed(stream, stream.unconsumed - self.exchange.waiting_bytes)
         if not self.exchange.waiting_bytes:
@@ -594,8 +626,9 @@ class _Request:
     def finished(self) -> None:
         """Let go of the stream: what is left of the response finds its way."""
         self._leave()
-        self._connection.forget(self._stream)
+        self.exchange = None
         connection = self._connection
+        connection.forget(self._stream)
         connection.engine.consumed(self._stream, self._stream.unconsumed)
         connection.note()
 
@@ -606,22 +639,24 @@ class _Request:
 
     @property
     def full(self) -> bool:
-        """Whether a sender should wait."""
+        """Whether a sender should wait; where the stream has ended, until it is told so."""
         stream = self._stream
-        return not stream.closed and (
-            stream.pending_bytes > HIGH_WATER_BYTES or self._connection.paused
+        return self.exchange is not None and (
+            stream.closed or stream.pending_bytes > HIGH_WATER_BYTES or self._connection.paused
         )
 
     async def drained(self) -> None:
         """Wait until the client takes more, if it does not."""
+        connection = self._connection
+        turn = connection.runtime.turn
         if self.full:
             # It is written when it is its turn; others want the loop, too.
-            await breathe(self._connection.runtime.turn)
+            await breathe(turn, connection.share)
         while self.full:
-            waiter = asyncio.get_running_loop().create_future()
+            waiter = Inbox(turn)
             self._waiters.append(waiter)
-            self._connection.wait(self)
-            await waiter
+            connection.wait(self)
+            await waiter.stirred()
 
 
 class _Tunnel(asyncio.Transport):
@@ -676,8 +711,7 @@ class _Tunnel(asyncio.Transport):
             self._hear_end()
 
     def _hear_end(self) -> None:
-        assert self.websocket is not None
-        if not self._lost:
+        if self.websocket is not None:
             self.websocket.eof_received()
             self.close()
 
@@ -698,6 +732,7 @@ class _Tunnel(asyncio.Transport):
             self._kept.clear()
             assert self.websocket is not None
             self.websocket.connection_lost(None)
+            self.websocket = None  # which holds us
             self._connection.forget(self._stream)
 
     def _lose_when_sent(self) -> None:
@@ -781,7 +816,7 @@ class _Tunnel(asyncio.Transport):
         """Hand on what was kept."""
         self._reading_paused = False
         if self._kept or self._ended:
-            self._connection.runtime.turn.later(self._hand_on)
+            self._connection.share.later(self._hand_on)
 
     def _hand_on(self) -> None:
         while self._kept and not self._reading_paused and not self._lost:

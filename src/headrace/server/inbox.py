@@ -19,7 +19,7 @@ import contextvars
 from collections.abc import Callable, Generator
 from typing import Any
 
-from .turn import Turn
+from .turn import Share, Turn
 
 __all__ = ["Inbox", "breathe"]
 
@@ -144,11 +144,12 @@ class _Stirred:
         return iter((self._inbox.block(),))  # type: ignore[return-value] # as above
 
 
-async def breathe(turn: Turn) -> None:
+async def breathe(turn: Turn, line: Turn | Share | None = None) -> None:
     """Let others have the loop, and go on in line with what can wait.
 
     ``asyncio.sleep(0)`` gives a hundred senders all of each turn, and so nobody else any of it.
+    ``line``: the share of a connection that has many of them.
     """
     breath = Inbox(turn)
-    turn.later(breath.resume)
+    (line or turn).later(breath.resume)
     await _Stirred(breath)

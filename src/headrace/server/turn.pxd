@@ -18,3 +18,10 @@ cdef class Turn:
     cpdef write(self, object writable)
     cpdef later(self, object work)
     cpdef bint has_time(self)
+
+
+cdef class Share:
+    cdef public object _pieces
+    cdef public Turn _turn
+
+    cpdef later(self, object work)

@@ -9,7 +9,7 @@ Rules of this file:
   clock: what one piece of work costs is up to clients, and only bounded by who does it.
 - What comes of bytes that have waited already can wait for others (``later``): one piece of it for
   each connection, in order, and for all of them together a millisecond a turn. A piece that has
-  taken longer is paid for by the turns that follow.
+  taken longer is paid for by the turns that follow. Who has many pieces notes them in a ``Share``.
 - What has just come is begun at once for a millisecond of each turn (``has_time``), and so what
   hundreds ask for in the same moment is not all done in the same turn.
 - What one connection's work raises is reported, and the others have their turn.
@@ -23,7 +23,7 @@ from typing import Protocol
 
 from .counters import Counters
 
-__all__ = ["Resumable", "Turn", "Writable"]
+__all__ = ["Resumable", "Share", "Turn", "Writable"]
 
 #: How many tasks are resumed, or sockets written, before the loop has its turn again, and how long
 #: that may take. A small write to a socket costs 5 to 8 µs, one of 64 KiB up to half a millisecond.
@@ -166,3 +166,28 @@ class Turn:
             if (over_s := clock() - until) >= 0:
                 self._owed = min(int(over_s / LATER_S), OWED)
                 break
+
+
+class Share:
+    """What one connection has to do that can wait: a piece of it each time that its turn comes.
+
+    Whoever waits behind a connection with a hundred streams waits for one of them, not for all.
+    """
+
+    __slots__ = ("_pieces", "_turn")
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._pieces: deque[Callable[[], object]] = deque()
+
+    def later(self, work: Callable[[], object]) -> None:
+        """Note what can wait, as ``Turn.later`` does."""
+        self._pieces.append(work)
+        if len(self._pieces) == 1:
+            self._turn.later(self._do_one)
+
+    def _do_one(self) -> None:
+        work = self._pieces.popleft()
+        if self._pieces:
+            self._turn.later(self._do_one)
+        work()
