@@ -14,6 +14,7 @@ import gc
 import heapq
 import logging
 import time
+from array import array
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
@@ -68,8 +69,8 @@ class ArrivalTimes:
     LOOKS = 4096
 
     def __init__(self) -> None:
-        self._numbers: list[int] = []
-        self._times: list[float] = []
+        self._numbers = array("q")
+        self._times = array("d")
 
     def look(self, number: int, now: float) -> None:
         """Take note of the number that was given last."""
