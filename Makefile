@@ -5,9 +5,9 @@
 
 BIN := .venv/bin
 PORT ?= 8000
-# The tests of a file run in one process, so many processes at once: one more than the usual cores, for
+# The tests of a file run in one process, so many processes at once: two more than the usual cores, for
 # many tests wait. 0: all in this one.
-PROCESSES ?= 3
+PROCESSES ?= 4
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12

@@ -3,10 +3,15 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import headrace
 from headrace.layers import InMemoryChannelLayer, channel_layers
+
+# How long an example takes is the affair of the machine, which may have other things to do.
+hypothesis.settings.register_profile("headrace", deadline=None)
+hypothesis.settings.load_profile("headrace")
 
 # What fails in these says why, as it does in a file of tests.
 pytest.register_assert_rewrite(

@@ -133,7 +133,7 @@ def test_the_events_do_not_depend_on_how_the_bytes_are_cut(size):
     assert [kind for kind, *_ in frames(engine.data_to_send())] == [4, 8, 4, 6]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=300), st.integers(0, 200))
 def test_whatever_comes_is_met_with_an_error_of_the_protocol(noise, at):
     data = conversation()
@@ -150,7 +150,7 @@ def test_whatever_comes_is_met_with_an_error_of_the_protocol(noise, at):
 mutated = st.lists(st.tuples(st.integers(0, 250), st.integers(0, 255)), min_size=1, max_size=8)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(mutated)
 def test_a_conversation_with_mistakes(mistakes):
     data = bytearray(conversation())

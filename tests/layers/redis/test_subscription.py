@@ -165,7 +165,7 @@ actions = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(actions)
 def test_it_hears_what_it_says_whatever_is_wanted_when(actions):
     async def run():
