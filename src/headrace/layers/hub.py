@@ -620,7 +620,8 @@ class Hub:
             try:
                 take = getattr(sink, "transmit_burst", None)
                 if take is not None and not closes:
-                    full += [(sink, False)] * take(events, bursts, at_once)
+                    if refused := take(events, bursts, at_once):
+                        full += [(sink, False)] * refused
                 else:
                     taken = map(sink.transmit, events, frames)
                     full += [(sink, each) for each in taken if each is not True]
