@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 import threading
 
 from .clients import echo, respond
@@ -40,6 +41,10 @@ async def application(scope, receive, send):
         while (message := await receive())["type"] == "websocket.receive":
             await send({**message, "type": "websocket.send"})
         tell(f"disconnect {message['code']}")
+
+
+async def whether_http2_is_imported(scope, receive, send):
+    await respond(send, b"yes" if "headrace.server.http2" in sys.modules else b"no")
 
 
 async def can_not_start(scope, receive, send):

@@ -630,3 +630,14 @@ async def test_an_application_of_asgi_2():
             assert (await client.get()).body == b"hello"
         running.process.terminate()
         assert await running.end() == 0
+
+
+@in_one_loop
+@pytest.mark.parametrize(("http2", "answer"), [("auto", b"yes"), ("off", b"no")])
+async def test_nobody_waits_for_the_import_of_http2(http2, answer):
+    options = ("--lifespan", "off", "--http2", http2)
+    async with command("whether_http2_is_imported", *options) as running:
+        async with connected(await running.address()) as client:
+            assert (await client.get()).body == answer
+        running.process.terminate()
+        assert await running.end() == 0
