@@ -268,7 +268,7 @@ class Http2Connection(Ending):
             self._pause_reading()
             if not self._goes_on:
                 self._goes_on = True
-                self.share.later(self.go_on)
+                self._runtime.turn.later(self.go_on)
         elif self._engine.closed:
             self._pass_over()
         elif not self._paused:

@@ -29,6 +29,9 @@ __all__ = ["ThreadedServer", "ending_at_once", "give_way", "new_event_loop", "ru
 
 logger = logging.getLogger("headrace.server")
 
+#: The size of block that the allocator is shown; what is written at once is well below.
+KEPT_BYTES = 1024 * 1024
+
 
 def give_way() -> None:
     """Keep the loop of this process, which does nothing but serve, waiting as little as can be.
@@ -39,6 +42,10 @@ def give_way() -> None:
     # every connection, need not walk through it again and again.
     gc.collect()
     gc.freeze()
+    # glibc takes the largest block that was given back for what is usual, and keeps twice as much
+    # for the next time (mallopt(3), M_TRIM_THRESHOLD). If not, the memory of a large write can go
+    # back to the system with each of them, to be had again page by page.
+    bytes(KEPT_BYTES)
     sys.setswitchinterval(min(sys.getswitchinterval(), SHORT_S))
 
 
