@@ -667,7 +667,6 @@ class _Tunnel(asyncio.Transport):
         "_connection",
         "_ended",
         "_kept",
-        "_lost",
         "_reading_paused",
         "_stream",
         "_writing_paused",
@@ -677,6 +676,7 @@ class _Tunnel(asyncio.Transport):
     def __init__(self, connection: Http2Connection, stream: Http2Stream) -> None:
         self._connection = connection
         self._stream = stream
+        #: None: it is not made yet, or the stream is gone.
         self.websocket: WebSocketStream | None = None
         #: What has come while reading pauses; its window is not given back.
         self._kept = bytearray()
@@ -685,7 +685,6 @@ class _Tunnel(asyncio.Transport):
         self._reading_paused = False
         self._writing_paused = False
         self._closing = False
-        self._lost = False
 
     # From the connection
 
@@ -727,17 +726,17 @@ class _Tunnel(asyncio.Transport):
     def lost(self, status: int) -> None:
         """Learn that the stream is gone."""
         del status
-        if not self._lost:
-            self._lost = self._closing = True
+        if self.websocket is not None:
+            # It holds us: neither has to wait for the garbage collector.
+            websocket, self.websocket = self.websocket, None
+            self._closing = True
             self._kept.clear()
-            assert self.websocket is not None
-            self.websocket.connection_lost(None)
-            self.websocket = None  # which holds us
+            websocket.connection_lost(None)
             self._connection.forget(self._stream)
 
     def _lose_when_sent(self) -> None:
         stream = self._stream
-        if not self._lost and (
+        if self.websocket is not None and (
             stream.closed or (self._closing and stream.ends and not stream.pending_bytes)
         ):
             if not stream.closed:
@@ -788,7 +787,7 @@ class _Tunnel(asyncio.Transport):
 
     def abort(self) -> None:
         """Be gone at once."""
-        if not self._lost:
+        if self.websocket is not None:
             self._closing = True
             self._connection.engine.reset(self._stream, ErrorCodes.CANCEL)
             self._connection.note()
@@ -819,12 +818,12 @@ class _Tunnel(asyncio.Transport):
             self._connection.share.later(self._hand_on)
 
     def _hand_on(self) -> None:
-        while self._kept and not self._reading_paused and not self._lost:
+        while self._kept and not self._reading_paused and self.websocket is not None:
             # At once, however small the pieces were in which it came.
             piece = bytes(self._kept[:KEPT_BYTES])
             del self._kept[:KEPT_BYTES]
             self._deliver(piece)
-        if self._ended and not self._kept and not self._lost:
+        if self._ended and not self._kept:
             self._hear_end()
 
 
